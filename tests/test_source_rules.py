@@ -12,8 +12,8 @@ import nexus
 
 ROOT = Path(nexus.__file__).parent
 
-OWNERS = frozenset({"nexus._nexus", "nexus._timer", "nexus.testing"})
-"""Modules that may make a task outside a TaskGroup, because they keep it, name it and end it themselves."""
+OWNERS = ("nexus._nexus", "nexus._timer", "nexus.testing")
+"""Modules and packages that may make a task outside a TaskGroup: they keep it, name it and end it themselves."""
 
 UNSAFE_MODULES = frozenset({"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve"})
 UNSAFE_CALLS = frozenset({"eval", "exec", "recv_pyobj", "send_pyobj", "unsafe_load"})
@@ -95,7 +95,7 @@ def no_stray_task(module: str, tree: ast.Module, text: str) -> Iterator[int]:
             word in ast.unparse(call.func.value) for word in ("loop", "asyncio")
         )
         named = any(each.arg == "name" for each in call.keywords)
-        if not named or not (group or module in OWNERS):
+        if not named or not (group or f"{module}.".startswith(tuple(f"{owner}." for owner in OWNERS))):
             yield call.lineno
 
 
