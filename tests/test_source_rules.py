@@ -13,7 +13,7 @@ import nexus
 ROOT = Path(nexus.__file__).parent
 
 OWNERS = ("nexus._nexus", "nexus._timer", "nexus.testing")
-"""Modules and packages that may make a task outside a TaskGroup: they keep it, name it and end it themselves."""
+"""Modules and packages that may make a task outside a TaskGroup: they keep, name and end it themselves."""
 
 UNSAFE_MODULES = frozenset({"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve"})
 UNSAFE_CALLS = frozenset({"eval", "exec", "recv_pyobj", "send_pyobj", "unsafe_load"})
