@@ -1,0 +1,175 @@
+"""Ten thousand timers of 100 ms: do they drift, and what do they cost?
+
+One timer in a hundred is watched: its ticks carry its own type, and each tick's time is compared
+with start + n * interval. The others share one type. Drift is how much later the watched timers are
+in their last second than in their first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import statistics
+from collections.abc import Awaitable, Callable
+from time import process_time
+from typing import Any
+
+from benchmarks._harness import OURS, Contest, Limit, Outcome, Target, peer
+from benchmarks.peers import SlottedEvent, async_nexus_idle_converter
+from nexus import AsyncEventNexus, Timer
+
+INTERVAL = 0.1
+ONE_IN = 100
+COMMON = "tick"
+SPAN = 10
+"""Ticks of a second."""
+
+Running = Callable[[], Awaitable[bool | None]]
+
+
+class Watch:
+    """When the ticks came."""
+
+    def __init__(self) -> None:
+        self.times: dict[str, list[float]] = {}
+        self.ticks = 0
+        self.clock = asyncio.get_running_loop().time
+
+    async def handle_watched(self, event: Any, queue: object = None) -> None:
+        """Note the time of a watched timer's tick."""
+        self.ticks += 1
+        self.times.setdefault(event.type, []).append(self.clock())
+
+    async def handle_common(self, event: Any, queue: object = None) -> None:
+        """Count the tick."""
+        self.ticks += 1
+
+    def drift(self) -> tuple[float, float]:
+        """Return the drift of the watched timers in seconds, its median and its largest."""
+        growth = [_growth(times) for times in self.times.values() if len(times) >= 2]
+        return statistics.median(growth), max(growth)
+
+
+def _growth(times: list[float]) -> float:
+    span = min(SPAN, len(times) // 2)
+    offsets = [time - n * INTERVAL for n, time in enumerate(times)]
+    return statistics.median(offsets[-span:]) - statistics.median(offsets[:span])
+
+
+async def _ours(count: int, watch: Watch) -> Running:
+    nexus = AsyncEventNexus(maxsize=10 * count)
+    nexus.add_handler(COMMON, watch.handle_common)
+    for n in range(count):
+        type_ = _type(n)
+        if type_ != COMMON:
+            nexus.add_handler(type_, watch.handle_watched)
+        nexus.add_producer(Timer(INTERVAL, event_type=type_, type=Timer.ONGOING, event_factory=nexus))
+    nexus.start()
+
+    async def stop() -> bool | None:
+        report = await nexus.stop()
+        return report.stats.balanced
+
+    return stop
+
+
+async def _async_nexus(count: int, watch: Watch) -> Running:
+    module = peer("async_nexus", "async-nexus")
+    nexus = module.AsyncEventNexus()
+    nexus.add_converter(async_nexus_idle_converter())
+    nexus.add_handler(COMMON, watch.handle_common)
+    for n in range(count):
+        type_ = _type(n)
+        if type_ != COMMON:
+            nexus.add_handler(type_, watch.handle_watched)
+        nexus.add_producer(
+            module.Timer(INTERVAL, event_type=type_, type=module.Timer.ONGOING, event_factory=nexus)
+        )
+    task = nexus.start()
+
+    async def stop() -> bool | None:
+        task.cancel()
+        for timer in nexus.producers:
+            timer.stop()
+        return None
+
+    return stop
+
+
+async def _tasks(count: int, watch: Watch) -> Running:
+    loop = asyncio.get_running_loop()
+
+    async def tick(type_: str) -> None:
+        handler = watch.handle_common if type_ == COMMON else watch.handle_watched
+        deadline = loop.time()
+        value = 0
+        while True:
+            deadline += INTERVAL
+            await asyncio.sleep(deadline - loop.time())
+            value += 1
+            await handler(SlottedEvent(value, type_, 0, value))
+
+    tasks = [asyncio.create_task(tick(_type(n))) for n in range(count)]
+
+    async def stop() -> bool | None:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        return None
+
+    return stop
+
+
+def _type(n: int) -> str:
+    return COMMON if n % ONE_IN else f"tick-{n}"
+
+
+def _contestant(begin: Callable[[int, Watch], Awaitable[Running]]) -> Callable[..., Outcome]:
+    def contestant(timers: int, seconds: float) -> Outcome:
+        return asyncio.run(_ticking(begin, timers, seconds))
+
+    return contestant
+
+
+async def _ticking(begin: Any, timers: int, seconds: float) -> Outcome:
+    watch = Watch()
+    stop = await begin(timers, watch)
+    # Until every timer has started and the first ticks are over: starting is not what is measured.
+    while watch.ticks < timers:  # noqa: ASYNC110 (an event would cost every tick a comparison)
+        await asyncio.sleep(0.01)
+    watch.times.clear()
+    gc.collect()
+    ticks, used = watch.ticks, process_time()
+    await asyncio.sleep(seconds)
+    used, ticks = process_time() - used, watch.ticks - ticks
+    median, largest = watch.drift()
+    balanced = await stop()
+    return Outcome(
+        {
+            "cpu": used / ticks * 1e6,
+            "drift": median * 1e3,
+            "worst": largest * 1e3,
+            "kept": 100 * ticks / (timers * seconds / INTERVAL),
+        },
+        balanced,
+    )
+
+
+_TASK = "a task per timer, asyncio.sleep to an absolute deadline"
+
+CONTESTS = (
+    Contest(
+        name="timers.many",
+        title="10,000 ongoing timers of 100 ms for 10 s",
+        figures={"cpu": "us of CPU/tick", "drift": "ms", "worst": "ms", "kept": "% of the ticks due"},
+        contestants={
+            OURS: _contestant(_ours),
+            "async-nexus": _contestant(_async_nexus),
+            _TASK: _contestant(_tasks),
+        },
+        full={"timers": 10_000, "seconds": 10.0},
+        quick={"timers": 500, "seconds": 1.0},
+        targets=(Target(OURS, _TASK, at_most=0.35),),
+        limits=(Limit(OURS, "drift", at_most=5.0),),
+    ),
+)
