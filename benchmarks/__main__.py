@@ -40,7 +40,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def describe_range(spread: Mapping[str, Any]) -> str:
     """Return the median, and the least and the most in brackets."""
-    return f"{describe_number(spread['median'])} [{describe_number(spread['min'])} - {describe_number(spread['max'])}]"
+    median, least, most = (describe_number(spread[name]) for name in ("median", "min", "max"))
+    return f"{median} [{least} - {most}]"
 
 
 def describe_number(value: float) -> str:

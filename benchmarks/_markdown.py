@@ -15,9 +15,8 @@ def main() -> None:
     """Print the tables of the report named on the command line."""
     report = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     machine = report["machine"]
-    print(
-        f"{machine['cpu']}, {machine['cores']} cores, {machine['system']}, {machine['python']}, {machine['when']}."
-    )
+    print(f"{machine['cpu']}, {machine['cores']} cores, {machine['system']}, {machine['python']}.")
+    print(f"Measured {machine['when']}.")
     print(
         ", ".join(f"{name} {version or 'missing'}" for name, version in machine["versions"].items()) + ".\n"
     )
