@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from contextvars import Context
 from typing import TypeVar, TypeVarTuple
 
-from nexus.testing._deadlock import DeadlockError, TimeLimitError, describe_tasks
+from ._deadlock import DeadlockError, TimeLimitError, describe_tasks
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")

@@ -5,8 +5,8 @@ import functools
 from collections.abc import Callable, Coroutine
 from typing import Any, ParamSpec, TypeVar, overload
 
-from nexus.testing._deadlock import by_name
-from nexus.testing._loop import VirtualTimeLoop
+from ._deadlock import by_name
+from ._loop import VirtualTimeLoop
 
 T = TypeVar("T")
 P = ParamSpec("P")
