@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from nexus.adapters._wire import Wire
 from nexus.testing import MemoryWire, run, virtual_time
 
 Received = list[tuple[float, int]]
@@ -50,7 +51,9 @@ async def test_fair_weather_changes_nothing() -> None:
     """Without faults all arrives, in order and at once, and so do messages of many frames, both ways."""
     _, received = await pass_over()
     assert received == [(0.0, number) for number in range(100)]
-    near, far = MemoryWire.pair()
+    # The annotation has the type checker prove that it is a Wire.
+    ends: tuple[Wire, Wire] = MemoryWire.pair()
+    near, far = ends
     await far.send([b"a", b"", b"c"])
     await far.send([b"d"])
     assert await near.receive() == [[b"a", b"", b"c"], [b"d"]]
@@ -172,7 +175,7 @@ async def test_partition_may_be_one_way() -> None:
 
 @virtual_time
 async def test_close_lets_what_was_sent_arrive() -> None:
-    """The other end reads all that was sent before the close, then gets an error; a second close is nothing."""
+    """The other end reads all that was sent before the close, then gets an error."""
     near, far = MemoryWire.pair(delay=(1, 1))
     await near.send([b"1"])
     near.close()
