@@ -1,0 +1,350 @@
+"""A ZMQ socket as a wire: everything libzmq has ready in one go, and real back-pressure.
+
+libzmq signals on one descriptor per socket, and only when something *changes*: any call on the socket, a
+send included, may take the signal away from whoever waits to receive. So all wires on one socket share one
+`_Port`: it alone watches the descriptor, it asks ``ZMQ_EVENTS`` whenever the signal may have been taken, and
+every waiter tries again when it is woken. See zmq_getsockopt(3), ZMQ_FD and ZMQ_EVENTS.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+import socket as sockets
+import sys
+import weakref
+from collections.abc import Sequence
+from typing import Any, ClassVar, TypeAlias
+
+import zmq
+import zmq.asyncio
+import zmq.backend
+
+from nexus.errors import BadCall
+
+__all__ = ["MAX_MESSAGE", "ZmqWire"]
+
+MAX_MESSAGE = 1024 * 1024
+"""Bytes a message may have unless told otherwise."""
+
+SLACK = 4
+"""How many times ``max_message`` libzmq itself lets in. It cuts the connection of a peer that claims more,
+before it allocates anything; what is between the two costs one message and not the connection."""
+
+LOOK = 0.1
+"""Seconds between looks at a socket that is waited for, against a signal taken by a call made past its
+wires, and to notice a socket that was closed underneath."""
+
+TURN = 256
+"""Sends between two turns given to the event loop: a socket with room never waits by itself."""
+
+AnySocket: TypeAlias = "zmq.Socket[Any]"
+
+_NOBLOCK = zmq.NOBLOCK
+_MORE = zmq.NOBLOCK | zmq.SNDMORE
+_EVENTS = zmq.EVENTS
+_POLLIN = int(zmq.POLLIN)
+_POLLOUT = int(zmq.POLLOUT)
+_sends = itertools.count(1)
+
+
+class ZmqWire:
+    """Send and receive over a socket that the caller made, connected or bound, and will close.
+
+    Works with a `zmq.asyncio.Socket` and with a plain `zmq.Socket`, which it never blocks on. Several wires
+    may share one socket. Calls made past them on the same socket are safe, but may delay a waiting wire by
+    `LOOK` seconds.
+
+    Args:
+        socket: of any type that sends or receives; the high-water marks set on it are honoured.
+        max_message: bytes. A longer frame is cut to one byte more, and the frames after that many bytes are
+            left out, so that the reader sees a message that is too long. libzmq is told to refuse four times
+            as much, which holds for what is bound or connected *after* this; a ``ZMQ_MAXMSGSIZE`` that is
+            already set is left as it is.
+        batch: messages taken at once; the rest waits in libzmq, under its high-water mark.
+    """
+
+    def __init__(self, socket: AnySocket, *, max_message: int = MAX_MESSAGE, batch: int = 256) -> None:
+        if not isinstance(socket, zmq.Socket):
+            raise BadCall(f"a ZMQ wire needs a zmq.Socket or a zmq.asyncio.Socket, not {socket!r}")
+        if max_message < 1 or batch < 1:
+            raise BadCall(f"max_message and batch must be 1 or more, not {max_message!r} and {batch!r}")
+        if socket.closed:
+            raise BadCall(f"{socket!r} is closed; a wire needs an open one")
+        self.max_message = max_message
+        self.batch = batch
+        self._port = _Port.of(socket)
+        self._port.wires.add(self)
+        self._closed = False
+        self._waited = True
+        self._is_mute = self._port.get(zmq.TYPE) in (zmq.PUSH, zmq.PUB)  # libzmq would let them wait for ever
+        if self._port.get(zmq.MAXMSGSIZE) == -1:
+            socket.setsockopt(zmq.MAXMSGSIZE, SLACK * max_message)
+
+    async def send(self, frames: Sequence[bytes]) -> None:
+        """Give the socket one message; wait while it has no peer, or one too many unsent.
+
+        Messages of one task keep their order. Cancelled, the message was not sent.
+
+        Raises:
+            ConnectionError: the wire or its socket is closed.
+            BadCall: the socket is of a type that does not send.
+        """
+        if not next(_sends) % TURN:
+            await asyncio.sleep(0)
+        port = self._port
+        if not port.turn.locked() and self._offer(frames):
+            return
+        port.attach()
+        async with port.turn:  # those who wait for room get it in the order they came
+            while not self._offer(frames):
+                await port.wait(port.writers)
+
+    async def receive(self) -> list[list[bytes]]:
+        """Wait for messages and take those that are ready: at least one, at most ``batch``.
+
+        Cancelled, none was taken.
+
+        Raises:
+            ConnectionError: the wire or its socket is closed.
+            BadCall: the socket is of a type that does not receive.
+        """
+        port = self._port
+        if not self._waited:  # a peer that never pauses must not keep the loop to itself
+            await asyncio.sleep(0)
+        self._waited = False
+        while True:
+            if self._closed:
+                raise ConnectionAbortedError("the wire is closed")
+            messages = self._take()
+            if messages:
+                return messages
+            if self._is_mute:
+                raise BadCall(f"a {zmq.SocketType(port.get(zmq.TYPE)).name} socket cannot receive")
+            self._waited = True
+            await port.wait(port.readers)
+
+    def close(self) -> None:
+        """Let go of the socket, which stays open; whoever waits on this wire is told. May be called twice."""
+        self._closed = True
+        self._port.wires.discard(self)
+        self._port.wake()
+        if not self._port.wires:
+            self._port.detach()
+
+    def _offer(self, frames: Sequence[bytes]) -> bool:
+        """Try to send now; False when there is no room."""
+        port = self._port
+        if self._closed:
+            raise ConnectionAbortedError("the wire is closed")
+        try:
+            if len(frames) > 1:
+                for frame in frames[
+                    :-1
+                ]:  # only the first can find no room: a message goes to one pipe as a whole
+                    port.send(frame, _MORE)
+            port.send(frames[-1], _NOBLOCK)
+        except zmq.Again:
+            return False
+        except zmq.ZMQError as exc:
+            raise self._error("send", exc) from exc
+        finally:
+            if port.shared:
+                port.look_soon()
+        return True
+
+    def _take(self) -> list[list[bytes]]:
+        """Take what is ready now, perhaps nothing."""
+        port = self._port
+        limit = self.max_message
+        recv = port.recv
+        messages: list[list[bytes]] = []
+        try:
+            if not port.get(_EVENTS) & _POLLIN:
+                return messages
+            while len(messages) < self.batch:
+                frame = recv(_NOBLOCK, False)
+                if frame.more or len(frame) > limit:
+                    messages.append(self._take_parts(frame))
+                else:
+                    messages.append([frame.bytes])
+                # Asking is cheaper than being told EAGAIN: for the lone message, not for the flood.
+                if len(messages) == 1 and not port.get(_EVENTS) & _POLLIN:
+                    break
+        except zmq.Again:
+            pass
+        except zmq.ZMQError as exc:
+            if not messages:
+                raise self._error("receive", exc) from exc
+        finally:
+            if port.shared:
+                port.look_soon()
+        return messages
+
+    def _take_parts(self, frame: Any) -> list[bytes]:
+        """Take the rest of a message, and keep no more of it than is allowed."""
+        frames: list[bytes] = []
+        room = self.max_message
+        while True:
+            if room >= 0:
+                frames.append(
+                    frame.bytes
+                    if len(frame) <= self.max_message
+                    else bytes(frame.buffer[: self.max_message + 1])
+                )
+                room -= len(frame) + 1  # one for the frame itself: a million empty ones are not nothing
+            if not frame.more:
+                return frames
+            frame = self._port.recv(_NOBLOCK, False)  # libzmq gives a message whole or not at all
+
+    def _error(self, what: str, exc: zmq.ZMQError) -> Exception:
+        """Say a libzmq error in our own words."""
+        if exc.errno in (zmq.ENOTSOCK, zmq.ETERM):
+            return ConnectionAbortedError(f"the socket under the wire is closed; it cannot {what} any more")
+        name = zmq.SocketType(self._port.get(zmq.TYPE)).name
+        return BadCall(f"the {name} socket cannot {what} now: {exc}")
+
+
+class _Port:
+    """What the wires on one socket share: its descriptor's only reader, and the list of those who wait."""
+
+    _ports: ClassVar[weakref.WeakValueDictionary[int, _Port]] = weakref.WeakValueDictionary()
+
+    @classmethod
+    def of(cls, socket: AnySocket) -> _Port:
+        """Return the port of the socket, a new one if it has none."""
+        port = cls._ports.get(socket.underlying)
+        if port is None or port.socket.closed:  # libzmq gives addresses out again
+            port = cls._ports[socket.underlying] = cls(socket)
+        return port
+
+    def __init__(self, socket: AnySocket) -> None:
+        self.socket = socket
+        # The plain methods, also where zmq.asyncio has put its own, future-making ones over them.
+        base: Any = zmq.backend.Socket
+        self.send = base.send.__get__(socket)
+        self.recv = base.recv.__get__(socket)
+        self.get = base.get.__get__(socket)
+        self.is_async = isinstance(socket, zmq.asyncio.Socket)
+        self.wires: weakref.WeakSet[ZmqWire] = weakref.WeakSet()
+        self.readers: list[asyncio.Future[None]] = []
+        self.writers: list[asyncio.Future[None]] = []
+        self.turn = asyncio.Lock()
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self._descriptor: int | sockets.socket | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._soon: asyncio.Handle | None = None
+        self._soon_on: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def shared(self) -> bool:
+        """Whether somebody else may be waiting for the signal that a call on the socket has just taken."""
+        return bool(self.readers or self.writers or self.is_async)
+
+    async def wait(self, waiters: list[asyncio.Future[None]]) -> None:
+        """Wait until something has changed; the caller has just tried, and tries again after."""
+        loop = self.attach()
+        future = loop.create_future()
+        waiters.append(future)
+        if self._timer is None:
+            self._timer = loop.call_later(LOOK, self._tick)
+        try:
+            await future
+        finally:
+            waiters.remove(future)
+
+    def wake(self, waiters: Sequence[asyncio.Future[None]] | None = None) -> None:
+        """Let these, or all, try again."""
+        for future in [*self.readers, *self.writers] if waiters is None else waiters:
+            if not future.done():
+                future.set_result(None)
+
+    def look(self) -> None:
+        """Ask libzmq what is possible, which also takes the signal, and wake those it concerns."""
+        self._soon = None
+        try:
+            # On an asyncio socket this call wakes those who wait on the socket itself.
+            events: Any = self.socket.get(_EVENTS) if self.is_async else self.get(_EVENTS)
+        except zmq.ZMQError:  # closed underneath: the waiters will find out and say so
+            self.detach()
+            self.wake()
+            return
+        if events & _POLLIN and self.readers:
+            self.wake(self.readers)
+        if events & _POLLOUT and self.writers:
+            self.wake(self.writers)
+
+    def look_soon(self) -> None:
+        """Look once in this turn of the loop, however many calls were made."""
+        loop = asyncio.get_running_loop()
+        if self._soon is None or self._soon_on is not loop:
+            self._soon_on = loop
+            self._soon = loop.call_soon(self.look)
+
+    def attach(self) -> asyncio.AbstractEventLoop:
+        """Watch the descriptor on the running loop.
+
+        Raises:
+            BadCall: somebody waits on another loop, or this loop cannot watch descriptors.
+        """
+        loop = asyncio.get_running_loop()
+        if self.loop is loop:
+            return loop
+        if self.loop is not None and not self.loop.is_closed() and (self.readers or self.writers):
+            raise BadCall("the socket is waited for on another event loop; use it on one loop at a time")
+        self.detach()
+        # A descriptor of our own for the same signal: asyncio keeps one reader for each number, and
+        # zmq.asyncio may have put its own on the socket's.
+        descriptor = _duplicate(self.get(zmq.FD))
+        try:
+            loop.add_reader(descriptor, self.look)
+        except NotImplementedError as exc:
+            _close(descriptor)
+            raise BadCall(
+                f"{type(loop).__name__} cannot watch a ZMQ socket; run on asyncio.SelectorEventLoop, "
+                "for example with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop)"
+            ) from exc
+        self.loop = loop
+        self.turn = asyncio.Lock()
+        self._descriptor = descriptor
+        return loop
+
+    def detach(self) -> None:
+        """Stop watching."""
+        for handle in (self._timer, self._soon):
+            if handle is not None:
+                handle.cancel()
+        self._timer = self._soon = None
+        if self._descriptor is not None:
+            if self.loop is not None and not self.loop.is_closed():
+                self.loop.remove_reader(self._descriptor)
+            _close(self._descriptor)
+        self.loop = self._descriptor = None
+
+    def _tick(self) -> None:
+        """Look, and go on doing so while somebody waits."""
+        self._timer = None
+        self.look()
+        if self.loop is not None and (self.readers or self.writers):
+            self._timer = self.loop.call_later(LOOK, self._tick)
+
+    def __del__(self) -> None:
+        if self._descriptor is not None:  # the loop is gone, and nobody closed the wires
+            with contextlib.suppress(OSError):
+                _close(self._descriptor)
+
+
+def _duplicate(descriptor: int) -> int | sockets.socket:
+    """Return another descriptor for the same thing; on Windows they are sockets and not files."""
+    if sys.platform == "win32":
+        return sockets.fromfd(descriptor, sockets.AF_INET, sockets.SOCK_STREAM)
+    return os.dup(descriptor)
+
+
+def _close(descriptor: int | sockets.socket) -> None:
+    if isinstance(descriptor, int):
+        os.close(descriptor)
+    else:
+        descriptor.close()
