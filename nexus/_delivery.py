@@ -1,0 +1,216 @@
+"""Deliveries: events on their way through handlers with options, and what happens when a handler fails."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable
+from inspect import isawaitable
+from typing import Any, TypeAlias
+
+from ._event import Event
+from ._handler import DeadLetter
+from ._lanes import Again, Lane
+from ._queue import AsyncEventPriorityQueue, SecondaryQueue
+from ._route import Binding, Route
+from .errors import HandlerTimeout
+
+__all__ = ["Deliveries", "Delivery", "ErrorHandler", "is_passing"]
+
+logger = logging.getLogger(__name__)
+
+ErrorHandler: TypeAlias = "Callable[[Event[Any], BaseException, str], Any]"
+"""Called with the event, what its handler raised, and the handler's name."""
+DeadLetterHandler: TypeAlias = "Callable[[DeadLetter], Any]"
+
+_LOGGED_IN_FULL = 10
+
+
+def is_passing(exc: BaseException) -> bool:
+    """Say whether an exception is not the handler's own: a real cancellation, an interrupt, the end of the loop."""
+    if isinstance(exc, asyncio.CancelledError):
+        task = asyncio.current_task()
+        return task is None or task.cancelling() > 0
+    return isinstance(exc, KeyboardInterrupt | GeneratorExit)
+
+
+class Delivery:
+    """One event with a handler, or between two tries."""
+
+    __slots__ = ("event", "failed", "lane", "pending", "route", "waits")
+
+    def __init__(self, event: Event[Any], route: Route, lane: Lane) -> None:
+        self.event = event
+        self.route = route
+        self.lane = lane
+        self.pending = 1
+        """Handlers that have not finished, and one for the delivery itself while it is under way."""
+        self.waits = 0
+        """Pools in whose backlog it stands; while it does, its lane counts it, not `Deliveries.active`."""
+        self.failed = False
+
+
+class Deliveries:
+    """Runs handlers with their options and settles each event once, when its last handler has finished.
+
+    Attributes:
+        active: the deliveries that are not settled.
+        letters: the last events that failed, for whoever asks; older ones are forgotten and counted.
+    """
+
+    def __init__(self, queue: AsyncEventPriorityQueue, *, stop_on_error: bool, settled: Callable[[], None]) -> None:
+        self.active: set[Delivery] = set()
+        self.letters: deque[DeadLetter] = deque(maxlen=1000)
+        self.letters_forgotten = 0
+        self.error_handler: ErrorHandler | None = None
+        self.dead_letter_handler: DeadLetterHandler | None = None
+        self._queue = queue
+        self._secondary = SecondaryQueue(queue)
+        self.stop_on_error = stop_on_error
+        self._settled = settled
+        self._failures: Counter[str] = Counter()
+        self._parked: dict[Delivery, asyncio.TimerHandle] = {}
+
+    async def deliver(self, delivery: Delivery, bindings: tuple[Binding, ...]) -> None:
+        """Take an event through its handlers; returns when those that run inline have finished."""
+        self.active.add(delivery)
+        for binding in bindings:
+            delivery.pending += 1
+            if binding.pool is not None:
+                binding.pool.submit(delivery)
+            else:
+                await self.run(delivery, binding, 1)
+        self.finish(delivery)
+
+    async def run(self, delivery: Delivery, binding: Binding, attempt: int) -> None:
+        """Try a handler until it succeeds or has failed for good."""
+        while True:
+            try:
+                await self._attempt(delivery.event, binding)
+            except BaseException as exc:
+                if is_passing(exc):
+                    self.give_back(delivery)
+                    raise
+                if attempt > binding.options.retries:
+                    await self.fail(delivery, binding.name, exc, attempt)
+                    return
+                delay = binding.options.retry_delay * 2 ** (attempt - 1)
+                attempt += 1
+                if delay > 0:
+                    self._park(delivery, binding, attempt, delay)
+                    return
+            else:
+                self.finish(delivery)
+                return
+
+    async def _attempt(self, event: Event[Any], binding: Binding) -> None:
+        """Call a handler once."""
+        timeout = binding.options.timeout
+        result = binding.call(event, self._secondary)
+        if result is None or not isawaitable(result):
+            return
+        if timeout is None:
+            await result
+            return
+        try:
+            async with asyncio.timeout(timeout) as scope:
+                await result
+        except TimeoutError as exc:
+            if not scope.expired():
+                raise
+            raise HandlerTimeout(
+                f"handler {binding.name} took longer than its timeout of {timeout} s on event {event.id} ({event.type!r})"
+            ) from exc
+
+    async def fail(self, delivery: Delivery, handler: str, exc: BaseException, attempts: int) -> None:
+        """Count the event as failed, and tell whoever wants to know."""
+        delivery.failed = True
+        self.finish(delivery)
+        event = delivery.event
+        self._log(handler, event, exc, attempts)
+        letter = DeadLetter(event, exc, attempts, handler)
+        self.letters_forgotten += len(self.letters) == self.letters.maxlen
+        self.letters.append(letter)
+        if self.error_handler is not None:
+            await self._tell(self.error_handler, event, exc, handler)
+        if self.dead_letter_handler is not None:
+            await self._tell(self.dead_letter_handler, letter)
+        if self.stop_on_error:
+            raise exc
+
+    def _log(self, handler: str, event: Event[Any], exc: BaseException, attempts: int) -> None:
+        """Log a failure: the first few of a handler in full, then one for each doubling."""
+        self._failures[handler] += 1
+        count = self._failures[handler]
+        if count <= _LOGGED_IN_FULL or count & (count - 1) == 0:
+            logger.error(
+                "handler %s failed on event %s of type %r, priority %s, try %s (failure %s of this handler): %s",
+                handler,
+                event.id,
+                event.type,
+                event.priority,
+                attempts,
+                count,
+                repr(exc)[:200],
+                exc_info=exc if count <= _LOGGED_IN_FULL else None,
+            )
+
+    async def _tell(self, listener: Callable[..., Awaitable[None] | None], *words: Any) -> None:
+        """Call a listener; what it raises is logged and goes no further."""
+        try:
+            result = listener(*words)
+            if result is not None and isawaitable(result):
+                await result
+        except BaseException as exc:
+            if is_passing(exc):
+                raise
+            logger.exception("the listener for failed events raised an error itself")
+
+    def finish(self, delivery: Delivery) -> None:
+        """Note that one handler has finished; the last one settles the event."""
+        delivery.pending -= 1
+        if delivery.pending == 0 and delivery in self.active:
+            self.active.discard(delivery)
+            if delivery.failed:
+                delivery.route.failed += 1
+            else:
+                delivery.route.handled += 1
+            self._settled()
+
+    def give_back(self, delivery: Delivery) -> None:
+        """Put an event back in front of its lane: its handler was cancelled and has not handled it."""
+        if delivery in self.active:
+            self.active.discard(delivery)
+            self._queue.put_back(delivery.lane, delivery.event)
+
+    def expire(self, delivery: Delivery) -> None:
+        """Note that the event's deadline passed while it waited for a busy handler."""
+        if delivery.pending == 1 and delivery in self.active:
+            self.active.discard(delivery)
+            delivery.route.expired += 1
+            self._settled()
+        else:
+            self.finish(delivery)
+
+    # Retries with a delay.
+
+    def _park(self, delivery: Delivery, binding: Binding, attempt: int, delay: float) -> None:
+        """Try again later; other events go on meanwhile."""
+        again = Again(delivery, binding, attempt)
+        loop = asyncio.get_running_loop()
+        self._parked[delivery] = loop.call_later(delay, self._unpark, again)
+
+    def _unpark(self, again: Again) -> None:
+        """Put a second try in front of its lane."""
+        delivery = again.delivery
+        self._parked.pop(delivery, None)
+        self._queue.put_back(delivery.lane, again)
+
+    def give_back_all(self) -> None:
+        """Put every event that is not settled back in its lane; their handlers have been cancelled."""
+        for handle in self._parked.values():
+            handle.cancel()
+        self._parked.clear()
+        for delivery in tuple(self.active):
+            self.give_back(delivery)

@@ -1,0 +1,276 @@
+"""The drain: takes the most urgent event, passes it through the filters, and awaits its handlers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator
+from inspect import isawaitable
+from operator import length_hint
+from typing import Any
+
+from ._delivery import Deliveries, Delivery, is_passing
+from ._dispatch import EventDispatcher
+from ._event import Event
+from ._handler import HandlerCall
+from ._lanes import Again, Lane, Slot
+from ._queue import AsyncEventPriorityQueue, SecondaryQueue, clock_of
+from ._route import OTHER_TYPES, Route
+from ._turn import TURN_COUNT, TURN_SECONDS, turn
+from .errors import UnhandledEvent
+
+__all__ = ["Drain"]
+
+logger = logging.getLogger(__name__)
+
+_QUICK = 2e-5
+_LONGEST_RUN = 16
+
+
+class Drain:
+    """Serves the queue in one task.
+
+    Events are taken in runs of 1 to 16 between two looks at the clock: long runs while handlers are quick. Before each
+    event the lanes are looked at, so a run ends as soon as something more urgent has come.
+
+    Attributes:
+        event: the event that is with a handler here and now, or None.
+    """
+
+    def __init__(self, queue: AsyncEventPriorityQueue, dispatcher: EventDispatcher, deliveries: Deliveries) -> None:
+        self.event: Event[Any] | None = None
+        self._queue = queue
+        self._lanes = queue.lanes
+        self._dispatcher = dispatcher
+        self._deliveries = deliveries
+        self._secondary = SecondaryQueue(queue)
+        self._clock: Callable[[], float]
+        self._length = 1
+        self._pace = 0.0
+        """Seconds an event took lately, in quick runs."""
+        self._lane: Lane | None = None
+        self._run: Iterator[int] = iter(())
+        self._run_length = 0
+        self._others: Iterator[Any] = iter(())
+        self._plain: Route | None = None
+        self._plain_left = 0
+
+    async def run(self, idle: Callable[[], None]) -> None:
+        """Serve until cancelled. An event whose handler is cancelled goes back to the front of its lane.
+
+        Args:
+            idle: called whenever nothing is left to do.
+        """
+        self._clock = clock_of(asyncio.get_running_loop())
+        queue = self._queue
+        while True:
+            try:
+                queue.busy = True
+                await self._work()
+            finally:
+                self._settle_run()
+                self.event = None
+                queue.busy = False
+            queue.release_all()
+            if self._lanes.any_occupied:
+                self._lanes.look_again()
+                await turn()
+            else:
+                idle()
+                await queue.wait()
+
+    async def _work(self) -> None:
+        """Handle events for one turn."""
+        clock, lanes = self._clock, self._lanes
+        began = now = clock()
+        handled = 0
+        while (lane := lanes.select(now)) is not None:
+            wait = lane.waited(now)
+            length = min(self._length, len(lane))
+            self._lane, self._run_length = lane, length
+            self._run = iter(range(length))
+            while True:
+                try:
+                    await self._take_run(lane, self._run)
+                    break
+                except BaseException as exc:
+                    await self._raised(exc, lane)
+                    if lanes.current is not lane:
+                        break
+            before, now = now, clock()
+            handled += self._settle_run(wait, now - before)
+            if now - began > TURN_SECONDS or handled >= TURN_COUNT:
+                return
+
+    async def _take_run(self, lane: Lane, run: Iterator[int]) -> None:
+        """Handle the next events of a lane, until the run is over or a more urgent lane has something."""
+        pop = lane.popleft
+        lanes = self._lanes
+        direct = self._dispatcher.direct.get
+        queue = self._secondary
+        for _ in run:
+            event = self.event = pop()
+            route = direct(event.type)
+            if route is None or event._meta is not None:
+                self.event = None
+                await self._carefully(event, lane)
+            else:
+                call = route.single
+                if call is None:
+                    others = self._others = iter(route.others)
+                    for call in others:
+                        result = call(event, queue)
+                        if result is not None and (route.is_async or isawaitable(result)):
+                            await result
+                    route.handled += 1
+                elif route.is_async:
+                    await call(event, queue)
+                    route.handled += 1
+                else:
+                    await self._take_plain(event, lane, run, route, call)
+            if lanes.current is not lane:
+                return
+
+    async def _take_plain(
+        self, event: Event[Any], lane: Lane, run: Iterator[int], route: Route, call: HandlerCall
+    ) -> None:
+        """Handle the events of one type that stand together, by a plain function; they are counted by the run."""
+        pop = lane.popleft
+        lanes = self._lanes
+        queue = self._secondary
+        kind = event.type
+        last = 1
+        self._plain, self._plain_left = route, length_hint(run)
+        result = call(event, queue)
+        if result is not None and isawaitable(result):
+            await result
+        if lanes.current is lane:
+            for _ in run:
+                event = pop()
+                if event.type is not kind or event._meta is not None:
+                    lane.put_back(event)
+                    last = 0
+                    break
+                self.event = event
+                result = call(event, queue)
+                if result is not None and isawaitable(result):
+                    await result
+                if lanes.current is not lane:
+                    break
+        self._plain = None
+        route.handled += self._plain_left - length_hint(run) + last
+
+    def _settle_run(self, wait: float = 0.0, span: float | None = None) -> int:
+        """Note in lane and statistics what the last run has taken; returns how many events."""
+        lane = self._lane
+        if lane is None:
+            return 0
+        taken = self._run_length - length_hint(self._run)
+        lane.taken += taken
+        self._lane, self._run, self._run_length = None, iter(()), 0
+        if not lane:
+            self._lanes.vacate(lane)
+        if not taken or span is None:
+            pass
+        elif span > 0.0:
+            if span < _QUICK or taken == 1:
+                self._pace = span / taken
+                lane.waiting.record(wait, taken)
+                lane.handling.record(self._pace, taken)
+            else:  # one of them was slow: it gets all the time beyond the usual pace
+                rest = taken - 1
+                slow = max(span - self._pace * rest, span / taken)
+                lane.waiting.record(wait)
+                lane.waiting.record(wait + span, rest)
+                lane.handling.record(slow)
+                lane.handling.record((span - slow) / rest, rest)
+            self._length = min(_LONGEST_RUN, 2 * self._length) if span < _QUICK else 1
+        else:  # a clock that stands still
+            lane.waiting.record(wait, taken)
+            lane.handling.record(0.0, taken)
+        return taken
+
+    @property
+    def taken(self) -> int:
+        """Entries that the present run has taken from its lane and not settled with it."""
+        return self._run_length - length_hint(self._run)
+
+    def count_plain(self) -> None:
+        """Bring the account of a run of plain functions up to date, for somebody who reads it in the middle."""
+        if self._plain is not None:
+            left = length_hint(self._run)
+            self._plain.handled += self._plain_left - left
+            self._plain_left = left
+
+    # With care: everything that is not the ordinary case.
+
+    async def _carefully(self, entry: Event[Any] | Slot | Again, lane: Lane) -> None:
+        """Handle an entry that has metadata or no direct route, or that is no plain event."""
+        event: Event[Any] | None
+        if isinstance(entry, Again):
+            lane.holes -= 1
+            await self._deliveries.run(entry.delivery, entry.binding, entry.attempt)
+            return
+        is_slot = isinstance(entry, Slot)
+        event = self._queue.open_slot(entry) if isinstance(entry, Slot) else entry
+        if event is None:
+            return
+        if not isinstance(event, Event):
+            self._queue.ledger.account(OTHER_TYPES).failed += 1
+            logger.error("something that is no event was in the queue and is dropped: %.80r", event)
+            return
+        self.event = event
+        account = self._queue.ledger.account(event.type)
+        meta = event._meta
+        if meta is not None and meta.deadline is not None and self._clock() > meta.deadline:
+            account.expired += 1
+        elif self._dispatcher.filters and await self._dispatcher.filter(event, self._secondary):
+            account.handled += 1
+        else:
+            bindings = self._dispatcher.bindings_for(event)
+            if not bindings:
+                await self._unhandled(event, account)
+            elif is_slot and len(bindings) == 1 and bindings[0].pool is not None and bindings[0].pool.is_busy:
+                self.event = None
+                slot = self._queue.slot_again(event, lane)
+                if slot is not None:
+                    bindings[0].pool.submit(slot)
+            else:
+                self.event = None
+                await self._deliveries.deliver(Delivery(event, account, lane), bindings)
+        self.event = None
+
+    async def _unhandled(self, event: Event[Any], account: Route) -> None:
+        """Deal with an event that nobody takes."""
+        account.unhandled += 1
+        self.event = None
+        if account.unhandled & (account.unhandled - 1) == 0:
+            logger.warning("nobody takes events of type %r: %s so far", event.type, account.unhandled)
+        if self._deliveries.stop_on_error:
+            raise UnhandledEvent(f"no handler for event {event.id} of type {event.type!r}, and no fallback")
+
+    async def _raised(self, exc: BaseException, lane: Lane) -> None:
+        """Deal with what came out of a run: the handler's failure, or the end of this task."""
+        event, self.event = self.event, None
+        plain, self._plain = self._plain, None
+        if plain is not None:
+            plain.handled += self._plain_left - length_hint(self._run)
+        if event is None:  # settled already: raised by the careful way, or between two events
+            raise exc
+        if is_passing(exc):
+            self._queue.put_back(lane, event)
+            raise exc
+        account = self._queue.ledger.account(event.type)
+        delivery = Delivery(event, account, lane)
+        self._deliveries.active.add(delivery)
+        route = self._dispatcher.direct.get(event.type)
+        bindings = route.bindings if route is not None else ()
+        failed = max(0, len(bindings) - length_hint(self._others) - 1) if len(bindings) > 1 else 0
+        others, self._others = bindings[failed + 1 :], iter(())
+        name = bindings[failed].name if bindings else "a filter"
+        delivery.pending += len(others)
+        try:
+            await self._deliveries.fail(delivery, name, exc, 1)
+        finally:
+            for binding in others:
+                await self._deliveries.run(delivery, binding, 1)

@@ -1,0 +1,319 @@
+"""The life of a nexus: its tasks, its sources, its start, and its bounded stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Generator, Iterable
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from ._delivery import Deliveries
+from ._drain import Drain
+from ._event import Event
+from ._queue import Giver
+from ._source import EventSource
+from ._stats import SourceState, Stats
+from ._supervisor import SourceRunner, SourceStateEvent
+from .errors import BadCall
+
+if TYPE_CHECKING:
+    from ._nexus import AsyncEventNexus
+    from ._pool import Pool
+
+__all__ = ["Life", "StopReport", "Stopping"]
+
+logger = logging.getLogger(__name__)
+
+_PATIENCE = 1.0
+"""Seconds that a cancelled task has to end; then it is cancelled again, has as long once more, and counts as stuck."""
+
+
+@attrs.frozen
+class StopReport:
+    """How a nexus has stopped."""
+
+    handled_during_stop: int
+    """Events settled between the call of `stop` and the end."""
+    remaining: tuple[Event[Any], ...] = attrs.field(repr=lambda events: f"<{len(events)} events>")
+    """Events that were accepted and not handled, the most urgent first."""
+    stuck: tuple[str, ...]
+    """Names of tasks that were cancelled twice and did not end."""
+    stats: Stats = attrs.field(repr=False)
+    """The last figures."""
+
+    @property
+    def clean(self) -> bool:
+        """Whether everything was handled and every task has ended."""
+        return not self.remaining and not self.stuck
+
+
+class Stopping:
+    """A stop under way; await it for the `StopReport`."""
+
+    def __init__(self, life: Life) -> None:
+        self._life = life
+
+    def __await__(self) -> Generator[Any, None, StopReport]:
+        if asyncio.current_task() in self._life.tasks and self._life.report is None:
+            raise BadCall("a handler or source that awaits nexus.stop() waits for itself; call it without await")
+        return self._life.stopped().__await__()
+
+
+class Life:
+    """Owns every task of a nexus, and ends them."""
+
+    def __init__(self, nexus: AsyncEventNexus, drain: Drain, deliveries: Deliveries) -> None:
+        self.state = "READY"
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self.tasks: set[asyncio.Task[Any]] = set()
+        self.pools: list[Pool] = []
+        self.failure: BaseException | None = None
+        self.report: StopReport | None = None
+        self._nexus = nexus
+        self._drain = drain
+        self._deliveries = deliveries
+        self._runners: dict[EventSource, SourceRunner | None] = {}
+        self._states: dict[str, SourceState] = {}
+        self._main: asyncio.Task[None] | None = None
+        self._end: asyncio.Future[None] | None = None
+        self._deadline = float("inf")
+        self._grace = 0.0
+        self._hurry = asyncio.Event()
+        self._done = asyncio.Event()
+        self._looping = asyncio.Event()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it has begun and not ended."""
+        return self.state in ("STARTING", "LOOPING")
+
+    # Tasks.
+
+    def spawn(self, work: Coroutine[Any, Any, None], what: str) -> asyncio.Task[None]:
+        """Make a task the nexus owns; one that fails ends the nexus."""
+        assert self.loop is not None
+        task = self.loop.create_task(work, name=f"nexus[{self._nexus.name}].{what}")
+        self.tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        """Let a task go; its failure is the failure of the nexus."""
+        self.tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            if self.failure is None:
+                self.failure = task.exception()
+            self._request_end()
+
+    # Sources.
+
+    @property
+    def sources(self) -> tuple[EventSource, ...]:
+        """All sources, in the order of registration."""
+        return tuple(self._runners)
+
+    def add_source(self, source: EventSource) -> None:
+        """Take a source; start it if the nexus runs."""
+        if source in self._runners:
+            return
+        if self.state == "STOPPED":
+            raise BadCall(f"{self._nexus.name}: the nexus has stopped and takes no more sources")
+        self._runners[source] = None
+        if self.is_running:
+            self._start_source(source)
+
+    def _start_source(self, source: EventSource) -> None:
+        """Run a source in a task of its own."""
+        base = getattr(source, "name", None) or source.__class__.__name__
+        name = base
+        number = 2
+        while name in self._states and self._states[name].state != "ended":
+            name, number = f"{base}-{number}", number + 1
+        runner = SourceRunner(
+            source, name, self._nexus.queue, rng=self._nexus.rng, announce=self._announce
+        )
+        self._runners[source] = runner
+        self._states[name] = runner.state
+        runner.task = self.spawn(runner.run(), f"source.{name}")
+
+    def _announce(self, state: SourceState) -> None:
+        """Note how a source fares, and tell the handlers of `SourceStateEvent`."""
+        while len(self._states) >= 1000:
+            self._states.pop(next((n for n, s in self._states.items() if s.state in ("ended", "stopped")), state.name))
+        self._states[state.name] = state
+        if state.state == "ended":
+            self._runners = {s: r for s, r in self._runners.items() if r is None or r.state.name != state.name}
+        nexus = self._nexus
+        if nexus.queue.closed is None and SourceStateEvent.event_type in nexus.handlers:
+            nexus.queue.admit(nexus.create_event(state, event_type=SourceStateEvent), Giver.HOLDER)
+
+    def source_states(self) -> dict[str, SourceState]:
+        """Return how each source fares."""
+        return dict(self._states)
+
+    async def remove_source(self, source: EventSource) -> None:
+        """Stop a source and forget it."""
+        if source not in self._runners:
+            raise LookupError(f"{source!r:.80} is not registered with {self._nexus.name}")
+        runner = self._runners.pop(source)
+        if runner is not None and runner.task is not None:
+            await self._cancel([runner.task])
+
+    def close_sources(self) -> None:
+        """Close and forget all sources, without waiting."""
+        sources, self._runners = self._runners, {}
+        for source, runner in sources.items():
+            if runner is not None and runner.task is not None and not runner.task.done():
+                runner.task.cancel()
+                continue
+            try:
+                source.close()
+            except Exception:
+                logger.exception("closing %r failed", source)
+
+    # Start.
+
+    def begin(self) -> None:
+        """Belong to the running event loop, and open the door."""
+        self.loop = asyncio.get_running_loop()
+        self._end = self.loop.create_future()
+        self.state = "STARTING"
+        self._nexus.queue.closed = None
+        self._nexus.queue.bind(self.loop)
+
+    def launch(self) -> asyncio.Task[None]:
+        """Live in a new task."""
+        assert self.loop is not None
+        self._main = self.loop.create_task(self.live(), name=f"nexus[{self._nexus.name}]")
+        return self._main
+
+    async def started(self) -> None:
+        """Wait until every source has been started once, or the nexus has ended."""
+        waits = [asyncio.ensure_future(event.wait()) for event in (self._looping, self._done)]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+
+    async def _watch_start(self, runners: Iterable[SourceRunner]) -> None:
+        """Note when all sources have been started."""
+        for runner in runners:
+            await runner.begun.wait()
+        self.state = "LOOPING"
+        self._looping.set()
+
+    async def live(self) -> None:
+        """Live from the start to the end of the stop."""
+        assert self.loop is not None and self._end is not None
+        drain = self.spawn(self._drain.run(self._nexus._check_idle), "drain")
+        for source in self.sources:
+            self._start_source(source)
+        watch = self.spawn(self._watch_start([r for r in self._runners.values() if r is not None]), "start")
+        cancelled: asyncio.CancelledError | None = None
+        try:
+            await self._end
+        except asyncio.CancelledError as exc:
+            cancelled = exc
+            self._deadline = 0.0
+        watch.cancel()
+        finish = self.loop.create_task(self._finish(drain), name=f"nexus[{self._nexus.name}].stop")
+        while not finish.done():
+            try:
+                await asyncio.shield(finish)
+            except asyncio.CancelledError as exc:
+                if cancelled is not None and not finish.done():
+                    raise  # cancelled twice: the stop ends by itself, within its bound
+                cancelled = exc
+                self._deadline = 0.0
+                self._hurry.set()
+        if cancelled is not None:
+            raise cancelled
+        if self.failure is not None:
+            raise self.failure
+
+    # Stop.
+
+    def _request_end(self) -> None:
+        """Have the stop begin."""
+        if self._end is not None and not self._end.done():
+            self._end.set_result(None)
+
+    def stop(self, grace: float) -> Stopping:
+        """Begin the stop, or hurry the one under way."""
+        if not grace >= 0:
+            raise ValueError(f"grace must be 0 seconds or more, not {grace!r}")
+        if self.state == "READY":
+            self.state = "STOPPED"
+            self.report = StopReport(0, (), (), self._nexus.stats())
+            self._done.set()
+        elif self.is_running and self.loop is not None:
+            self._nexus.queue.close(self._nexus._not_open)
+            self._deadline = min(self._deadline, self.loop.time() + grace)
+            self._hurry.set()
+            self._request_end()
+        return Stopping(self)
+
+    async def stopped(self) -> StopReport:
+        """Wait for the end."""
+        await self._done.wait()
+        assert self.report is not None
+        return self.report
+
+    async def _finish(self, drain: asyncio.Task[None]) -> None:
+        """Stop the sources, drain the queue until the deadline, end every task, and report."""
+        nexus = self._nexus
+        nexus.queue.close(nexus._not_open)
+        before = nexus.stats()
+        stuck = await self._cancel([r.task for r in self._runners.values() if r is not None and r.task is not None])
+        if self.failure is None:
+            await self._drain_until_deadline(drain)
+        stuck += await self._cancel(tuple(self.tasks))
+        self._deliveries.give_back_all()
+        for pool in self.pools:
+            for lane, event in reversed(pool.waiting()):
+                nexus.queue.put_back(lane, event)
+        after = nexus.stats()
+        settled = after.ingested - after.queued - (before.ingested - before.queued)
+        self.report = StopReport(settled, tuple(nexus.queue.events()), tuple(stuck), after)
+        if not self.report.clean:
+            logger.warning(
+                "%s stopped with %s events not handled and %s tasks stuck: %s",
+                nexus.name,
+                len(self.report.remaining),
+                len(stuck),
+                ", ".join(stuck) or "none",
+            )
+        self.state = "STOPPED"
+        self._done.set()
+        nexus._wake_drained()
+
+    async def _drain_until_deadline(self, drain: asyncio.Task[None]) -> None:
+        """Wait until nothing is queued, the deadline has passed, or the drain has failed."""
+        assert self.loop is not None
+        idle = asyncio.ensure_future(self._nexus.drained())
+        try:
+            while not idle.done() and not drain.done():
+                left = self._deadline - self.loop.time()
+                if left <= 0:
+                    return
+                self._hurry.clear()
+                hurry = asyncio.ensure_future(self._hurry.wait())
+                try:
+                    await asyncio.wait((idle, drain, hurry), timeout=left, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    hurry.cancel()
+        finally:
+            idle.cancel()
+
+    async def _cancel(self, tasks: Iterable[asyncio.Task[Any]]) -> list[str]:
+        """Cancel tasks and wait for their end; returns the names of those that would not."""
+        left = {task for task in tasks if not task.done() and task is not asyncio.current_task()}
+        for _ in range(2):
+            for task in left:
+                task.cancel()
+            if left:
+                _, left = await asyncio.wait(left, timeout=_PATIENCE)
+        return [task.get_name() for task in left]

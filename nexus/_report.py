@@ -1,0 +1,61 @@
+"""Reading off a nexus: its counts and histograms at one moment."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from ._delivery import Deliveries
+from ._drain import Drain
+from ._event import Event, EventKey
+from ._queue import AsyncEventPriorityQueue
+from ._route import OTHER_TYPES
+from ._stats import Stats
+
+if TYPE_CHECKING:
+    from ._life import Life
+
+__all__ = ["take_stats"]
+
+
+def take_stats(queue: AsyncEventPriorityQueue, drain: Drain, deliveries: Deliveries, life: Life) -> Stats:
+    """Read everything at once; nothing changes meanwhile, for nothing is awaited."""
+    drain.count_plain()
+    accounts = {route.key: route for route in queue.ledger}
+
+    def key_of(event: Event[Any]) -> EventKey:
+        return event.type if event.type in accounts else OTHER_TYPES
+
+    active: Counter[EventKey] = Counter(key_of(delivery.event) for delivery in deliveries.active)
+    if drain.event is not None:
+        active[key_of(drain.event)] += 1
+    queued = Counter(active)
+    queued.update(key_of(event) for event in queue.events())
+    queued.update(key_of(item.event) for item in set().union(*(pool.items for pool in life.pools)))
+    if OTHER_TYPES in queued:
+        queue.ledger.account(OTHER_TYPES)
+    types = {route.key: route.counts(queued[route.key], active[route.key]) for route in queue.ledger}
+    types = {key: counts for key, counts in types.items() if counts.ingested or counts.refused}
+
+    def total(name: str) -> int:
+        return sum(getattr(counts, name) for counts in types.values())
+
+    lanes = sorted(queue.lanes.values(), key=lambda lane: lane.priority)
+    return Stats(
+        ingested=queue.entered + drain.taken,
+        handled=total("handled"),
+        failed=total("failed"),
+        unhandled=total("unhandled"),
+        expired=total("expired"),
+        dropped=total("dropped"),
+        queued=queue.qsize() + sum(active.values()),
+        active=sum(active.values()),
+        refused=total("refused"),
+        types=types,
+        lanes={lane.priority: lane.live for lane in lanes if lane.live},
+        waiting={lane.priority: lane.waiting.snapshot() for lane in lanes if lane.waiting.count},
+        handling={lane.priority: lane.handling.snapshot() for lane in lanes if lane.handling.count},
+        sources=life.source_states(),
+    )
+
+

@@ -1,0 +1,155 @@
+"""Supervision: runs one source, restarts it when it fails, and says how it fares."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from typing import Any
+
+from ._backoff import Backoff
+from ._event import Event, NamedEvent
+from ._queue import AsyncEventPriorityQueue, Giver
+from ._source import EventSource, SimpleEventConverter, close_source
+from ._stats import SourceState
+from ._turn import turn
+from .errors import MultipleStart, NoMoreEvents
+
+__all__ = ["SourceRunner", "SourceStateEvent"]
+
+logger = logging.getLogger(__name__)
+
+_PULLS_PER_TURN = 64
+
+
+class SourceStateEvent(NamedEvent[SourceState]):
+    """Says that a source fares differently now; a nexus gives it to itself where a handler takes it."""
+
+
+class SourceRunner:
+    """One source of one nexus.
+
+    Args:
+        announce: told of each change of state.
+    """
+
+    def __init__(
+        self,
+        source: EventSource,
+        name: str,
+        queue: AsyncEventPriorityQueue,
+        *,
+        rng: random.Random,
+        announce: Callable[[SourceState], None],
+    ) -> None:
+        self.source = source
+        self.task: asyncio.Task[None] | None = None
+        self.state = SourceState(name, "starting")
+        self.begun: asyncio.Event = asyncio.Event()
+        """Set once the first start has succeeded or failed."""
+        self._queue = queue
+        self._backoff = Backoff(rng)
+        self._announce = announce
+
+    async def run(self) -> None:
+        """Run the source until it ends or this is cancelled; it is closed in either case."""
+        first = True
+        try:
+            while True:
+                try:
+                    await self._once(first)
+                except NoMoreEvents:
+                    break
+                except Exception as exc:
+                    self.begun.set()
+                    await self._failed(exc)
+                else:
+                    break
+                first = False
+            self._become("ended")
+        finally:
+            self.begun.set()
+            if self.state.state != "ended":
+                self._become("stopped")
+            await self._close()
+
+    async def _once(self, first: bool) -> None:
+        """Start the source and stay with it; returns when it has ended by itself."""
+        source = self.source
+        try:
+            started = await (source.start() if first else source.restart())  # type: ignore[func-returns-value]
+        except MultipleStart:  # another nexus has started it already
+            started = None
+        self.begun.set()
+        if isinstance(source, SimpleEventConverter):
+            if not self._backoff.failures:
+                self._become("running")
+            await self._pull(source)
+        elif isinstance(started, asyncio.Future):
+            self._recovered()
+            await started
+        else:
+            self._recovered()
+            await asyncio.get_running_loop().create_future()
+
+    async def _pull(self, converter: SimpleEventConverter) -> None:
+        """Pull events for as long as there are any; one that is in hand is never lost, not even by cancellation."""
+        queue = self._queue
+        obtain_many = getattr(converter, "obtain_events", None)
+        pulled = 0
+        while True:
+            events: list[Event[Any]] = await obtain_many() if obtain_many else [await converter.obtain_event()]
+            if self._backoff.failures:
+                self._recovered()
+            for place, event in enumerate(events):
+                if not queue.admit(event, Giver.OUTSIDE):
+                    try:
+                        await queue.wait_for_room(event)
+                    except BaseException:
+                        for held in events[place:]:
+                            queue.admit(held, Giver.HOLDER)
+                        raise
+            pulled += len(events)
+            if pulled >= _PULLS_PER_TURN:
+                pulled = 0
+                await turn()
+
+    async def _failed(self, exc: Exception) -> None:
+        """Note a failure and wait until the next try."""
+        loop = asyncio.get_running_loop()
+        was_degraded = self._backoff.degraded
+        delay = self._backoff.failed(loop.time())
+        self._become("degraded" if self._backoff.degraded else "restarting", exc)
+        if not was_degraded:
+            logger.warning(
+                "source %s failed (%s in a row), next try in %.3f s: %s",
+                self.state.name,
+                self._backoff.failures,
+                delay,
+                repr(exc)[:200],
+                exc_info=exc if self._backoff.failures == 1 else None,
+            )
+        await asyncio.sleep(delay)
+
+    def _recovered(self) -> None:
+        """Note that the source works."""
+        if self._backoff.degraded or self.state.state != "running":
+            self._become("running")
+        if self._backoff.degraded:
+            self._backoff.recovered()
+
+    def _become(self, state: str, exc: Exception | None = None) -> None:
+        """Take a state, and announce it if it is another one."""
+        old = self.state
+        error = f"{exc.__class__.__name__}: {exc}" if exc is not None else old.error
+        self.state = SourceState(old.name, state, old.failures + (exc is not None), error)
+        if state != old.state:
+            self._announce(self.state)
+
+    async def _close(self) -> None:
+        """Close the source; what that raises is logged."""
+        try:
+            await close_source(self.source)
+        except Exception:
+            logger.exception("closing source %s failed", self.state.name)
