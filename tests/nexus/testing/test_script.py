@@ -84,6 +84,18 @@ async def test_every_makes_events_at_a_rate() -> None:
     assert made == list(range(1000))
 
 
+@virtual_time(start=123.1)
+async def test_moments_are_exact() -> None:
+    """The clock reads the beginning plus the script's time, to the last bit."""
+    loop = asyncio.get_running_loop()
+    script = Script.every(0.1, 1000, event)
+    await script.start()
+    for number in range(1000):
+        await script.obtain_event()
+        assert loop.time() == 123.1 + number * 0.1
+        await asyncio.sleep(0.03)
+
+
 @virtual_time
 async def test_every_may_go_on_for_ever() -> None:
     """Without a count there is always another event, and memory does not grow with it."""

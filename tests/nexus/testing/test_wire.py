@@ -137,6 +137,17 @@ async def test_full_wire_makes_the_sender_wait() -> None:
 
 
 @virtual_time
+async def test_full_wire_makes_no_copies() -> None:
+    """A copy takes room too, and is not made where there is none."""
+    near, far = MemoryWire.pair(capacity=3, duplicate=1.0)
+    await near.send([b"1"])
+    await near.send([b"2"])
+    await asyncio.sleep(1)
+    assert len(await far.receive()) == 3
+    assert near.counts.duplicated == 1
+
+
+@virtual_time
 async def test_cancelled_receive_loses_nothing() -> None:
     """What arrives after a receive was cancelled is there for the next one."""
     near, far = MemoryWire.pair(delay=(5, 5))
