@@ -21,6 +21,7 @@ class Wire(Protocol):
             ConnectionError: the wire is closed, by this end or the other.
             BadCall: the wire does not send.
         """
+        ...
 
     async def receive(self) -> list[list[bytes]]:
         """Wait for the messages that are ready: at least one, in their order.
@@ -31,6 +32,8 @@ class Wire(Protocol):
             ConnectionError: the wire is closed, by this end, or by the other one and all is read.
             BadCall: the wire does not receive.
         """
+        ...
 
     def close(self) -> None:
         """Give up what the wire holds; whoever waits is told. May be called twice."""
+        ...

@@ -17,7 +17,8 @@ from typing import Any
 import attrs
 import orjson
 
-from nexus._event import Event, make_event
+from nexus import Event
+from nexus._event import make_event
 from nexus.errors import BadEvent, PackerError
 
 __all__ = ["MAX_DEPTH", "MAX_NODES", "MAX_SIZE", "BadFrame", "pack", "preview", "unpack"]
@@ -97,10 +98,11 @@ def unpack(data: bytes, *, max_size: int = MAX_SIZE) -> Event[Any]:
         raise BadFrame("size", f"an event has at most {max_size} bytes", data)
     try:
         found = orjson.loads(data)
-        id, type_, priority, payload = _FIELDS(found)
     except orjson.JSONDecodeError as exc:
         raise _not_json(data, exc) from exc
-    except (KeyError, TypeError, IndexError):
+    try:
+        id, type_, priority, payload = _FIELDS(found)
+    except (KeyError, TypeError):
         raise _not_fields(data, found) from None
     if (
         len(found) != 4

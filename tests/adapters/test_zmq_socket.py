@@ -163,7 +163,7 @@ async def test_senders_that_wait_for_room_go_in_order(context: Sockets) -> None:
 
 @pytest.mark.parametrize("kind", [zmq.PAIR, zmq.DEALER])
 async def test_wires_on_one_socket_do_not_take_each_others_wakeups(pair: Pair, kind: int) -> None:
-    """Both ways at once over one socket, a wire for each way, everything arrives and nobody waits for ever."""
+    """Both ways at once over one socket, a wire for each way, all arrives and nobody waits for ever."""
     left, right = pair(kind, kind)
     there, back = ZmqWire(left), ZmqWire(left)
     echo_in, echo_out = ZmqWire(right), ZmqWire(right)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nexus._event import Event, EventType, NamedEvent
+from nexus import Event, EventType, NamedEvent
 from nexus.boundaries._envelope import MAX_DEPTH, MAX_NODES, MAX_SIZE, BadFrame, pack, unpack
 from nexus.errors import BadEvent, PackerError
 
