@@ -10,9 +10,12 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from contextvars import Context
-from typing import TypeVar, TypeVarTuple
+from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 
 from ._deadlock import DeadlockError, TimeLimitError, describe_tasks
+
+if TYPE_CHECKING:
+    from _typeshed import FileDescriptorLike
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -114,11 +117,9 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         super().add_signal_handler(sig, callback, *args)
 
     def _wait(
-        self, timeout: float | None, select: Callable[[float | None], Ready], *, sockets: bool
+        self, timeout: float | None, select: Callable[[float | None], Ready], *, outside: bool
     ) -> Ready:
         """Stand in for the selector: asyncio asks what is ready within `timeout` seconds."""
-        self._turns += 1
-        outside = sockets or self._listens
         # Callbacks from other threads need no look at the wake-up socket: they are in _ready already.
         # Not polling for it is what makes a simulated day of timers cheap.
         ready = select(0) if outside else []
@@ -207,7 +208,24 @@ class _JumpingSelector(selectors.DefaultSelector):
     def __init__(self, loop: VirtualTimeLoop) -> None:
         super().__init__()
         self._loop = loop
+        self._registered = 0
 
     def select(self, timeout: float | None = None) -> Ready:
-        # One entry is the loop's own wake-up socket.
-        return self._loop._wait(timeout, super().select, sockets=len(self.get_map()) > 1)
+        loop = self._loop
+        loop._turns += 1
+        outside = self._registered > 1 or loop._listens
+        if timeout == 0 and not outside:
+            # Something is ready and nothing else can be: the way of most turns.
+            return []
+        return loop._wait(timeout, super().select, outside=outside)
+
+    # Counted, because the map of the registered ones is slow to ask. One is the loop's own wake-up socket.
+    def register(self, fileobj: "FileDescriptorLike", events: int, data: Any = None) -> selectors.SelectorKey:
+        key = super().register(fileobj, events, data)
+        self._registered += 1
+        return key
+
+    def unregister(self, fileobj: "FileDescriptorLike") -> selectors.SelectorKey:
+        key = super().unregister(fileobj)
+        self._registered -= 1
+        return key
