@@ -26,7 +26,7 @@ class Commands(click.Group):
         return command
 
 
-@click.command(cls=Commands)
+@click.command("nexus", cls=Commands)
 @click.version_option(__version__, prog_name="nexus")
 def main() -> None:
     """Run, draw and try event-nexus applications."""
