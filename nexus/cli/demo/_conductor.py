@@ -77,6 +77,7 @@ async def perform(settings: Settings, show: Callable[[View], None]) -> Outcome:
             control.order("drain", sent=sent["sent"])
             async with asyncio.timeout(STOPPING):
                 received = await last_of_control
+            plant.order("close")
         return Outcome(lasted, sent, received, view)
 
 

@@ -50,23 +50,18 @@ async def plant(settings: Mapping[str, Any], orders: Orders) -> None:
             telling = tell_states(domain, maker, settings["show_every"])
             states = group.create_task(telling, name="nexus demo: states of the plant")
             await orders.next("stop")
+            # The sources first, while the queue still takes events: what they have made is then all ingested.
+            for source in (*domain.converters, *domain.producers):
+                await domain.remove_source(source)
             report = await domain.stop(grace=GRACE)
             states.cancel()
+        stats = report.stats
+        sent = {kind.event_type: counts_of(stats, kind).handled for kind in KINDS}
+        tell("end", made=maker.made, sent=sent, clean=report.clean, stats=stats.as_dict())
+        # Plain ZMQ may lose what is on the wire when an end is closed: control first has to have it.
+        await orders.next("close")
     finally:
-        for socket in sockets.values():
-            socket.close()
-    stats = report.stats
-    sent = {kind.event_type: counts_of(stats, kind).handled for kind in KINDS}
-    tell(
-        "end",
-        made=maker.made,
-        sent=sent,
-        clean=report.clean,
-        remaining=len(report.remaining),
-        stats=stats.as_dict(),
-    )
-    # Waits until control has taken what the sockets still hold, for as long as their linger allows.
-    context.term()
+        context.destroy(linger=0)
 
 
 def sources(maker: Maker, *, rate: float, seed: int) -> list[nexus.EventSource]:

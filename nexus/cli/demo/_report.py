@@ -13,7 +13,7 @@ __all__ = ["report"]
 
 
 def report(summary: dict[str, Any]) -> RenderableType:
-    """Draw the summary for a terminal or a file of at least 100 columns."""
+    """Draw the summary for a terminal or a file of at least 80 columns."""
     made, handled = sum(summary["made"].values()), sum(summary["handled"].values())
     dropped = sum(sum(reasons.values()) for reasons in summary["dropped"].values())
     count = Text.assemble(
@@ -23,18 +23,18 @@ def report(summary: dict[str, Any]) -> RenderableType:
         (f"{handled:,}", "bold"),
         " handled, ",
         (f"{dropped:,}", "bold"),
-        " dropped by the plant's policies",
+        " dropped by policy",
     )
     lines = [count]
     for kind, reasons in summary["dropped"].items():
         for reason, number in reasons.items():
             lines.append(Text(f"    {number:,} {kind}: {reason}"))
-    return Group(*lines, "", latencies(summary), comparison(summary), *checks(summary))
+    return Group("", *lines, "", latencies(summary), comparison(summary), *checks(summary))
 
 
 def latencies(summary: dict[str, Any]) -> RenderableType:
     """Say how long each kind took from the plant's source to control's handler."""
-    drawn = small_table("from source in plant to handler in control", "events", "median", "p99", "longest")
+    drawn = small_table("source in plant to handler in control", "events", "median", "p99", "longest")
     for kind in summary["made"]:
         if (found := summary["latency"].get(kind)) is not None:
             row = (f"{found['count']:,}", *(duration(found[each]) for each in ("p50", "p99", "max")))
@@ -45,7 +45,7 @@ def latencies(summary: dict[str, Any]) -> RenderableType:
 def comparison(summary: dict[str, Any]) -> RenderableType:
     """Set the nexus beside the FIFO queue."""
     same = summary["same_flood"]
-    title = f"the same {same['events']:,} events of {same['seconds']:g} s, from arrival in control to its end"
+    title = f"the same {same['events']:,} events of {same['seconds']:g} s, arrival to end"
     drawn = small_table(title, "events", "median", "p99", "longest")
     for queue, name in (("nexus", "nexus"), ("fifo", "FIFO queue")):
         for which in ("urgent", "bulk"):
@@ -70,7 +70,7 @@ def checks(summary: dict[str, Any]) -> list[Text]:
 def small_table(title: str, *columns: str) -> Table:
     """Make a table with a left column of names and right columns of figures."""
     drawn = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 0, 0, 1), pad_edge=False)
-    drawn.add_column(title, min_width=44)
+    drawn.add_column(title, min_width=42)
     for column in columns:
         drawn.add_column(column, justify="right")
     return drawn

@@ -22,7 +22,7 @@ def summary_of(outcome: Outcome, settings: Settings) -> dict[str, Any]:
         "seconds": outcome.seconds,
         "rate": settings.rate,
         "seed": settings.seed,
-        "made": plant["made"],
+        "made": {kind: plant["made"].get(kind, 0) for kind in plant["sent"]},
         "ingested": here["ingested"],
         "dropped": {kind: counts["drops"] for kind, counts in here["types"].items() if counts["drops"]},
         "sent": sum(plant["sent"].values()),

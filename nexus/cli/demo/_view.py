@@ -29,7 +29,7 @@ class Row:
     dropped: int
     """Events that the plant's policy has dropped so far."""
     policy: str
-    """What the plant does when this kind's lane is full."""
+    """The overload policy that the plant has for this kind."""
 
 
 @attrs.frozen

@@ -18,14 +18,11 @@ KERNEL_BUFFER = 4096
 """Bytes of the bulk wire that the kernel may hold at either end: with its own sizes it would hide 20,000
 events.
 """
-LINGER = 5000
-"""Milliseconds that a closed socket may take to hand over what it still holds."""
 
 
 def listen(context: zmq.asyncio.Context, *, bulk: bool) -> tuple[zmq.asyncio.Socket, str]:
     """Open control's end of a wire on a free port of the loopback; return it and its endpoint."""
     socket = context.socket(zmq.PULL)
-    socket.set(zmq.LINGER, 0)
     limit(socket, zmq.RCVHWM, zmq.RCVBUF, bulk=bulk)
     port = socket.bind_to_random_port("tcp://127.0.0.1")
     return socket, f"tcp://127.0.0.1:{port}"
@@ -34,7 +31,6 @@ def listen(context: zmq.asyncio.Context, *, bulk: bool) -> tuple[zmq.asyncio.Soc
 def connect(context: zmq.asyncio.Context, endpoint: str, *, bulk: bool) -> zmq.asyncio.Socket:
     """Open the plant's end of a wire."""
     socket = context.socket(zmq.PUSH)
-    socket.set(zmq.LINGER, LINGER)
     limit(socket, zmq.SNDHWM, zmq.SNDBUF, bulk=bulk)
     socket.connect(endpoint)
     return socket
