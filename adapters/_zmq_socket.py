@@ -94,13 +94,20 @@ class ZmqWire:
         """
         if not next(_sends) % TURN:
             await asyncio.sleep(0)
-        port = self._port
-        if not port.turn.locked() and self._offer(frames):
+        if self.send_nowait(frames):
             return
+        port = self._port
         port.attach()
         async with port.turn:  # those who wait for room get it in the order they came
             while not self._offer(frames):
                 await port.wait(port.writers)
+
+    def send_nowait(self, frames: Sequence[bytes]) -> bool:
+        """Give the socket one message if it has room and nobody waits for it; say whether it was taken.
+
+        Raises what `send` raises.
+        """
+        return not self._port.turn.locked() and self._offer(frames)
 
     async def receive(self) -> list[list[bytes]]:
         """Wait for messages and take those that are ready: at least one, at most ``batch``.
@@ -136,14 +143,12 @@ class ZmqWire:
 
     def _offer(self, frames: Sequence[bytes]) -> bool:
         """Try to send now; False when there is no room."""
-        port = self._port
         if self._closed:
             raise ConnectionAbortedError("the wire is closed")
+        port = self._port
         try:
             if len(frames) > 1:
-                for frame in frames[
-                    :-1
-                ]:  # only the first can find no room: a message goes to one pipe as a whole
+                for frame in frames[:-1]:  # only the first can find no room: a message goes as a whole
                     port.send(frame, _MORE)
             port.send(frames[-1], _NOBLOCK)
         except zmq.Again:
@@ -151,7 +156,7 @@ class ZmqWire:
         except zmq.ZMQError as exc:
             raise self._error("send", exc) from exc
         finally:
-            if port.shared:
+            if port.readers or port.writers or (port.is_async and port.has_own_waits):
                 port.look_soon()
         return True
 
@@ -179,7 +184,7 @@ class ZmqWire:
             if not messages:
                 raise self._error("receive", exc) from exc
         finally:
-            if port.shared:
+            if port.readers or port.writers or (port.is_async and port.has_own_waits):
                 port.look_soon()
         return messages
 
@@ -239,9 +244,10 @@ class _Port:
         self._soon_on: asyncio.AbstractEventLoop | None = None
 
     @property
-    def shared(self) -> bool:
-        """Whether somebody else may be waiting for the signal that a call on the socket has just taken."""
-        return bool(self.readers or self.writers or self.is_async)
+    def has_own_waits(self) -> bool:
+        """Whether somebody waits on the asyncio socket itself, past its wires."""
+        # Not public, and only read: what pyzmq watches the socket for. Where it is gone, we look each time.
+        return bool(getattr(self.socket, "_state", True))
 
     async def wait(self, waiters: list[asyncio.Future[None]]) -> None:
         """Wait until something has changed; the caller has just tried, and tries again after."""

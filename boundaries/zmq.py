@@ -371,6 +371,19 @@ class ZmqEventSender(_SocketUser, EventConsumer):
         self._sending = 0
         self._idle: asyncio.Future[None] | None = None
 
+    def handle_nowait(self, event: Event[Any], queue: SecondaryQueue | None = None) -> bool:
+        """Send the event if the socket has room for it now; say whether it was sent.
+
+        Any other `Wire` than a socket is left to `handle`. Raises what `handle` raises.
+        """
+        wire = self._wire
+        if not isinstance(wire, ZmqWire):
+            return False
+        try:
+            return wire.send_nowait(_frames(event, self.topic, self.max_message))
+        except ConnectionError as exc:
+            raise BadCall(f"event {event.id} was not sent: {exc}") from exc
+
     async def handle(self, event: Event[Any], queue: SecondaryQueue | None = None) -> None:
         """Send the event; return when the socket has accepted it. Cancelled while waiting, it was not sent.
 

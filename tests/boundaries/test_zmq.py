@@ -161,6 +161,29 @@ async def test_a_full_socket_holds_the_sender_back_and_nothing_is_lost() -> None
         receiver.close()
 
 
+async def test_a_sender_that_will_not_wait_says_whether_it_sent(connect: Connect) -> None:
+    """handle_nowait sends where there is room and nobody waits for it, and else says no."""
+    with (
+        zmq.asyncio.Context() as context,
+        context.socket(zmq.PUSH) as left,
+        context.socket(zmq.PULL) as right,
+    ):
+        sender, receiver = ZmqEventSender(left), ZmqEventReceiver(right)
+        assert not sender.handle_nowait(event(1))
+        waiting = asyncio.ensure_future(sender.handle(event(2)))
+        await asyncio.sleep(0)
+        left.connect(f"tcp://127.0.0.1:{right.bind_to_random_port('tcp://127.0.0.1')}")
+        assert not sender.handle_nowait(event(3))  # the one that waits is first
+        await within(waiting)
+        assert sender.handle_nowait(event(4))
+        assert [(await within(receiver.obtain_event())).id for _ in range(2)] == [2, 4]
+        sender.close()
+        receiver.close()
+        with pytest.raises(BadCall, match="event 5 was not sent"):
+            sender.handle_nowait(event(5))
+    assert not ZmqEventSender(MemoryWire.pair()[0]).handle_nowait(event(6))
+
+
 async def test_a_subscriber_gets_what_begins_with_its_prefix(connect: Connect) -> None:
     """A string with the prefix arrives whole, as an event of the given type with an id of the factory."""
     sub, pub = connect(zmq.SUB, zmq.XPUB)
