@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from time import perf_counter
+from time import process_time
 from typing import Any
 
 import attrs
@@ -41,21 +41,21 @@ def slotted_events(count: int, types: Sequence[str] = ("reading",)) -> list[Slot
 async def bare_await(count: int, handlers: Sequence[AsyncHandler]) -> float:
     """Await each handler; nothing else. The floor."""
     events = slotted_events(count)
-    start = perf_counter()
+    start = process_time()
     for event in events:
         for handler in handlers:
             await handler(event, None)
-    return perf_counter() - start
+    return process_time() - start
 
 
 async def bare_call(count: int, handlers: Sequence[PlainHandler]) -> float:
     """Call each handler; nothing else. The floor of plain functions."""
     events = slotted_events(count)
-    start = perf_counter()
+    start = process_time()
     for event in events:
         for handler in handlers:
             handler(event, None)
-    return perf_counter() - start
+    return process_time() - start
 
 
 async def priority_queue(count: int, handlers: Sequence[AsyncHandler], *, maxsize: int = 10_000) -> float:
@@ -72,11 +72,11 @@ async def priority_queue(count: int, handlers: Sequence[AsyncHandler], *, maxsiz
             queue.task_done()
 
     consumer = asyncio.create_task(consume())
-    start = perf_counter()
+    start = process_time()
     for number, event in enumerate(events):
         await queue.put((event.priority, number, event))
     await queue.join()
-    seconds = perf_counter() - start
+    seconds = process_time() - start
     consumer.cancel()
     return seconds
 
@@ -113,10 +113,10 @@ async def async_nexus(count: int, handlers: Sequence[AsyncHandler]) -> float:
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     ingest = nexus.ingest
-    start = perf_counter()
+    start = process_time()
     for event in events:
         await ingest(event)
-    seconds = perf_counter() - start
+    seconds = process_time() - start
     task.cancel()
     return seconds
 
@@ -133,10 +133,10 @@ async def blinker_async(count: int, handlers: Sequence[AsyncHandler]) -> float:
     for handler in handlers:
         signal.connect(handler)
     send = signal.send_async
-    start = perf_counter()
+    start = process_time()
     for event in events:
         await send(event)
-    return perf_counter() - start
+    return process_time() - start
 
 
 async def blinker_plain(count: int, handlers: Sequence[PlainHandler]) -> float:
@@ -146,10 +146,10 @@ async def blinker_plain(count: int, handlers: Sequence[PlainHandler]) -> float:
     for handler in handlers:
         signal.connect(handler)
     send = signal.send
-    start = perf_counter()
+    start = process_time()
     for event in events:
         send(event)
-    return perf_counter() - start
+    return process_time() - start
 
 
 async def pyee_async(count: int, handlers: Sequence[AsyncHandler]) -> float:
@@ -159,12 +159,12 @@ async def pyee_async(count: int, handlers: Sequence[AsyncHandler]) -> float:
     for handler in handlers:
         emitter.on("reading", handler)
     emit = emitter.emit
-    start = perf_counter()
+    start = process_time()
     for first in range(0, count, LOT):
         for event in events[first : first + LOT]:
             emit("reading", event)
         await emitter.wait_for_complete()
-    return perf_counter() - start
+    return process_time() - start
 
 
 async def pyee_plain(count: int, handlers: Sequence[PlainHandler]) -> float:
@@ -174,10 +174,10 @@ async def pyee_plain(count: int, handlers: Sequence[PlainHandler]) -> float:
     for handler in handlers:
         emitter.on("reading", handler)
     emit = emitter.emit
-    start = perf_counter()
+    start = process_time()
     for event in events:
         emit("reading", event)
-    return perf_counter() - start
+    return process_time() - start
 
 
 async def psygnal_async(count: int, handlers: Sequence[AsyncHandler]) -> float:
@@ -196,13 +196,13 @@ async def psygnal_async(count: int, handlers: Sequence[AsyncHandler]) -> float:
 
     for handler in handlers:
         signal.connect(handler, check_nargs=False, max_args=1)
-    start = perf_counter()
+    start = process_time()
     for event in events[:-1]:
         signal.emit(event)
     signal.connect(finish, check_nargs=False, max_args=1)
     signal.emit(last)
     await done.wait()
-    return perf_counter() - start
+    return process_time() - start
 
 
 async def psygnal_plain(count: int, handlers: Sequence[PlainHandler]) -> float:
@@ -211,10 +211,10 @@ async def psygnal_plain(count: int, handlers: Sequence[PlainHandler]) -> float:
     events = slotted_events(count)
     for handler in handlers:
         signal.connect(handler, check_nargs=False, max_args=1)
-    start = perf_counter()
+    start = process_time()
     for event in events:
         signal.emit(event)
-    return perf_counter() - start
+    return process_time() - start
 
 
 async def reactivex_async(count: int, handlers: Sequence[AsyncHandler]) -> float:
@@ -238,7 +238,7 @@ async def reactivex_async(count: int, handlers: Sequence[AsyncHandler]) -> float
                 lambda event, handler=handler: reactivex.from_future(asyncio.ensure_future(handler(event)))
             )
         ).subscribe(finished)
-    start = perf_counter()
+    start = process_time()
     for first in range(0, count, LOT):
         lot = events[first : first + LOT]
         left = len(lot) * len(handlers)
@@ -246,7 +246,7 @@ async def reactivex_async(count: int, handlers: Sequence[AsyncHandler]) -> float
         for event in lot:
             subject.on_next(event)
         await done.wait()
-    return perf_counter() - start
+    return process_time() - start
 
 
 async def reactivex_plain(count: int, handlers: Sequence[PlainHandler]) -> float:
@@ -256,10 +256,10 @@ async def reactivex_plain(count: int, handlers: Sequence[PlainHandler]) -> float
     for handler in handlers:
         subject.subscribe(handler)
     push = subject.on_next
-    start = perf_counter()
+    start = process_time()
     for event in events:
         push(event)
-    return perf_counter() - start
+    return process_time() - start
 
 
 async def bubus(count: int, handlers: Sequence[AsyncHandler]) -> float:
@@ -274,10 +274,10 @@ async def bubus(count: int, handlers: Sequence[AsyncHandler]) -> float:
     for handler in handlers:
         bus.on(Reading, handler)
     events = [Reading(payload=1.0) for _ in range(count)]
-    start = perf_counter()
+    start = process_time()
     for event in events:
         await bus.dispatch(event)
-    seconds = perf_counter() - start
+    seconds = process_time() - start
     await bus.stop()
     return seconds
 
@@ -294,9 +294,9 @@ async def pyventus(count: int, handlers: Sequence[AsyncHandler]) -> float:
         Linker.subscribe("reading", event_callback=handler)
     emitter = module.EventEmitter(event_linker=Linker, event_processor=service)
     events = slotted_events(count)
-    start = perf_counter()
+    start = process_time()
     for first in range(0, count, LOT):
         for event in events[first : first + LOT]:
             emitter.emit("reading", event)
         await service.wait_for_tasks()
-    return perf_counter() - start
+    return process_time() - start

@@ -23,6 +23,7 @@ ONE_IN = 100
 COMMON = "tick"
 SPAN = 10
 """Ticks of a second."""
+START_TIMEOUT = 40
 
 Running = Callable[[], Awaitable[bool | None]]
 
@@ -135,8 +136,9 @@ async def _ticking(begin: Any, timers: int, seconds: float) -> Outcome:
     watch = Watch()
     stop = await begin(timers, watch)
     # Until every timer has started and the first ticks are over: starting is not what is measured.
-    while watch.ticks < timers:  # noqa: ASYNC110 (an event would cost every tick a comparison)
-        await asyncio.sleep(0.01)
+    async with asyncio.timeout(START_TIMEOUT):
+        while watch.ticks < timers:  # noqa: ASYNC110 (an event would cost every tick a comparison)
+            await asyncio.sleep(0.01)
     watch.times.clear()
     gc.collect()
     ticks, used = watch.ticks, process_time()
