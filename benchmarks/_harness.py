@@ -125,6 +125,7 @@ def measure(contest: Contest, *, quick: bool, rounds: int | None = None) -> dict
                 runs[name].append(Outcome(said["figures"], said["balanced"]))
             else:
                 trouble[name] = said
+                runs[name].clear()
     return {
         "name": contest.name,
         "title": contest.title,
