@@ -19,6 +19,8 @@ from typing import Any
 
 import attrs
 
+from nexus import __version__
+
 ROOT = Path(__file__).resolve().parent.parent
 OURS = "event-nexus"
 PEERS = ("async-nexus", "blinker", "pyee", "psygnal", "reactivex", "bubus", "pyventus", "pyzmq", "attrs")
@@ -159,7 +161,7 @@ def machine() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.release()}",
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "versions": {name: _version(name) for name in (OURS, *PEERS)},
+        "versions": {OURS: __version__, **{name: _version(name) for name in PEERS}},
     }
 
 
