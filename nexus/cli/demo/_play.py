@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import io
+import re
 from collections.abc import Callable, Iterator
 from enum import Enum
 from pathlib import Path
@@ -23,7 +24,7 @@ from ._view import View
 
 __all__ = ["Screen", "play"]
 
-WIDTH = 104
+WIDTH = 80
 """Columns of the picture that --capture draws, and of a summary that goes into a file."""
 
 
@@ -99,7 +100,7 @@ SCREENS = {Screen.TABLE: on_screen, Screen.LINES: in_lines, Screen.NOTHING: sile
 
 
 def draw(outcome: Outcome, summary: RenderableType, path: Path) -> None:
-    """Write the last picture and the summary as an SVG of fixed width."""
+    """Write the last picture and the summary as an SVG of fixed width that fetches no font from elsewhere."""
     console = Console(
         record=True, width=WIDTH, file=io.StringIO(), force_terminal=True, color_system="truecolor"
     )
@@ -107,4 +108,7 @@ def draw(outcome: Outcome, summary: RenderableType, path: Path) -> None:
     if outcome.view is not None:
         console.print(table(outcome.view))
     console.print(summary)
-    path.write_text(console.export_svg(title="nexus demo", unique_id="nexus-demo"), encoding="utf-8")
+    drawn = console.export_svg(title="nexus demo", unique_id="nexus-demo")
+    drawn = re.sub(r"@font-face {.*?}\s*", "", drawn, flags=re.DOTALL)
+    drawn = drawn.replace("Fira Code, monospace", "Menlo, Consolas, DejaVu Sans Mono, monospace")
+    path.write_text(drawn, encoding="utf-8")

@@ -28,8 +28,8 @@ def report(summary: dict[str, Any]) -> RenderableType:
     lines = [count]
     for kind, reasons in summary["dropped"].items():
         for reason, number in reasons.items():
-            lines.append(Text(f"    {number:,} {kind}: {reason}"))
-    return Group("", *lines, "", latencies(summary), comparison(summary), *checks(summary))
+            lines.append(Text(f"    {number:,} {kind}, {reason}"))
+    return Group("", *lines, "", latencies(summary), "", comparison(summary), *checks(summary))
 
 
 def latencies(summary: dict[str, Any]) -> RenderableType:
@@ -55,8 +55,8 @@ def comparison(summary: dict[str, Any]) -> RenderableType:
     ratios = [same["urgent_p50_ratio"], same["urgent_p99_ratio"]]
     if None in ratios:
         return drawn
-    words = "Through the FIFO queue urgent events take {:,.0f} times as long (p99: {:,.0f} times)."
-    return Group(drawn, Text(words.format(*ratios), style="bold"), "")
+    words = "Through the FIFO queue urgent events take {:,.0f} times as long (p99: {:,.0f})."
+    return Group(drawn, "", Text(words.format(*ratios), style="bold"), "")
 
 
 def checks(summary: dict[str, Any]) -> list[Text]:
@@ -70,7 +70,7 @@ def checks(summary: dict[str, Any]) -> list[Text]:
 def small_table(title: str, *columns: str) -> Table:
     """Make a table with a left column of names and right columns of figures."""
     drawn = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 0, 0, 1), pad_edge=False)
-    drawn.add_column(title, min_width=42)
+    drawn.add_column(title, min_width=46)
     for column in columns:
         drawn.add_column(column, justify="right")
     return drawn

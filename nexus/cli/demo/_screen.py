@@ -65,6 +65,6 @@ def table(view: View) -> RenderableType:
     )
     notes = (
         "latency: from its source in the plant to its handler in control",
-        f"policies of the plant: {policies}, others Block",
+        f"policies: {policies}, others Block",
     )
     return Group(head, "", drawn, "", alarm, *(Text(note, style="dim") for note in notes))

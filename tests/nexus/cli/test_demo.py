@@ -65,9 +65,9 @@ def test_flood_is_more_than_control_can_do(summary: dict[str, dict[str, int]]) -
 
 
 def test_urgent_overtakes_the_flood(summary: dict[str, dict[str, dict[str, float]]]) -> None:
-    """Of a hundred alarms 99 are handled sooner than half of the flood, and sooner than through a FIFO."""
+    """Of a hundred alarms 99 are handled sooner than the slow end of the flood, and than through a FIFO."""
     latency, same = summary["latency"], summary["same_flood"]
-    assert latency["Alarm"]["p99"] < latency["ProcessReading"]["p50"]
+    assert latency["Alarm"]["p99"] < latency["ProcessReading"]["p99"]
     assert same["nexus"]["urgent"]["p99"] < same["fifo"]["urgent"]["p99"]  # type: ignore[index]
 
 
@@ -133,3 +133,4 @@ def test_capture_is_an_svg(tmp_path: Path) -> None:
     drawn = path.read_text(encoding="utf-8")
     assert drawn.startswith("<svg")
     assert "ProcessReading" in drawn
+    assert "url(" not in drawn.replace("url(#", "")

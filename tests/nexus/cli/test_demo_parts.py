@@ -45,7 +45,7 @@ def test_table_shows_a_row_for_each_kind() -> None:
     assert "ProcessReading 10 15,000 7,421 1,000 2,000 432 ms 1.25 s 12,345" in rows
     assert "Quiet 0 0 0 0 0 - - 0" in rows
     assert "last alarm 7.busy 97 % (test: python is the busiest)" in rows
-    assert rows[-1] == "policies of the plant: ProcessReading DropOldest, others Block"
+    assert rows[-1] == "policies: ProcessReading DropOldest, others Block"
 
 
 def test_table_fits_eighty_columns() -> None:
