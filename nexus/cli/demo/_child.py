@@ -6,6 +6,7 @@ the parent. It keeps a session of its own, so Ctrl-C in the terminal reaches the
 
 import asyncio
 import contextlib
+import logging
 import os
 import sys
 import threading
@@ -53,6 +54,7 @@ class Orders:
             *lines, rest = (rest + chunk).split(b"\n")
             for line in lines:
                 self._loop.call_soon_threadsafe(self._queue.put_nowait, orjson.loads(line))
+        logging.disable()  # nobody is left to be told what is given up
         with contextlib.suppress(RuntimeError):  # the loop may be closed
             if self._main is not None:
                 self._loop.call_soon_threadsafe(self._main.cancel)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import io
 import re
 from collections.abc import Callable, Iterator
@@ -65,6 +66,8 @@ def run(settings: Settings, see: Callable[[View], None]) -> Outcome:
         return asyncio.run(perform(settings, see))
     except (NexusError, TimeoutError, ExceptionGroup) as exc:
         lost, other = ExceptionGroup("", [exc]).split((NexusError, TimeoutError))
+        if other is not None and (broken := other.subgroup(BrokenPipeError)) is not None:
+            raise BrokenPipeError(errno.EPIPE, "whoever read the output is gone") from broken
         if lost is None or other is not None:
             raise
         raise click.ClickException("; ".join(reasons(lost))) from exc

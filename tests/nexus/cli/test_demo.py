@@ -121,6 +121,19 @@ def test_lost_domain_is_an_error(which: int) -> None:
     assert psutil.wait_procs(domains, timeout=LIMIT)[1] == []
 
 
+def test_reader_that_goes_away_ends_it() -> None:
+    """When nobody reads the lines any more, as in `nexus demo | head -1`, it ends without a traceback."""
+    with running("--seconds", "600", "--plain") as demo:
+        first_line(demo)
+        domains = domains_of(demo)
+        assert demo.stdout is not None
+        demo.stdout.close()
+        demo.wait(LIMIT)
+        assert demo.stderr is not None
+        assert (demo.returncode, demo.stderr.read()) == (1, "")
+    assert psutil.wait_procs(domains, timeout=LIMIT)[1] == []
+
+
 def test_capture_is_an_svg(tmp_path: Path) -> None:
     """The picture for the documentation is a drawing of fixed width with the table in it."""
     path = tmp_path / "demo.svg"
