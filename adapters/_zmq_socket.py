@@ -11,11 +11,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import logging
 import os
 import socket as sockets
 import sys
 import weakref
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, TypeAlias
 
 import zmq
@@ -37,8 +39,15 @@ LOOK = 0.1
 """Seconds between looks at a socket that is waited for, against a signal taken by a call made past its
 wires, and to notice a socket that was closed underneath."""
 
+BURST = 64
+"""Messages that are held back until the end of the loop's turn, at most."""
+SMALL = 16 * 1024
+"""Bytes of the last frame of a message up to which it may be held back."""
+
 TURN = 256
 """Sends between two turns given to the event loop: a socket with room never waits by itself."""
+
+logger = logging.getLogger(__name__)
 
 AnySocket: TypeAlias = "zmq.Socket[Any]"
 
@@ -56,6 +65,10 @@ class ZmqWire:
     Works with a `zmq.asyncio.Socket` and with a plain `zmq.Socket`, which it never blocks on. Several wires
     may share one socket. Calls made past them on the same socket are safe, but may delay a waiting wire by
     `LOOK` seconds.
+
+    Of the messages sent within one turn of the loop, the first goes at once, and the others, if they are
+    small, go together at its end: waking libzmq's thread costs more than a message. `flush` and `close` send
+    them before.
 
     Args:
         socket: of any type that sends or receives; the high-water marks set on it are honoured.
@@ -78,6 +91,11 @@ class ZmqWire:
         self._port = _Port.of(socket)
         self._port.wires.add(self)
         self._closed = False
+        self._held: deque[Sequence[bytes]] = deque()
+        self._bursting: asyncio.AbstractEventLoop | None = None
+        self._waits_for_room = False
+        # Only where sending fails for no reason but want of room.
+        self._may_hold = self._port.get(zmq.TYPE) in (zmq.PUSH, zmq.PUB, zmq.XPUB, zmq.PAIR, zmq.DEALER)
         self._waited = True
         self._is_mute = self._port.get(zmq.TYPE) in (zmq.PUSH, zmq.PUB)  # libzmq would let them wait for ever
         if self._port.get(zmq.MAXMSGSIZE) == -1:
@@ -99,15 +117,41 @@ class ZmqWire:
         port = self._port
         port.attach()
         async with port.turn:  # those who wait for room get it in the order they came
-            while not self._offer(frames):
+            while not (self._send_held() and self._offer(frames)):
                 await port.wait(port.writers)
+        self._bursting = None
 
     def send_nowait(self, frames: Sequence[bytes]) -> bool:
         """Give the socket one message if it has room and nobody waits for it; say whether it was taken.
 
         Raises what `send` raises.
         """
-        return not self._port.turn.locked() and self._offer(frames)
+        if self._port.turn.locked():
+            return False
+        loop = asyncio.get_running_loop()
+        if self._bursting is loop and not self._closed and len(frames[-1]) <= SMALL:
+            if len(self._held) >= BURST and not self._send_held():
+                return False
+            self._held.append(frames)
+            return True
+        if not (self._send_held() and self._offer(frames)):
+            return False
+        if self._may_hold:
+            self._bursting = loop
+            loop.call_soon(self._end_burst)
+        return True
+
+    async def flush(self) -> None:
+        """Wait until the socket has all that was sent. Cancelled, the rest is still to be sent.
+
+        Raises:
+            ConnectionError: the socket is closed.
+        """
+        port = self._port
+        if self._held:
+            async with port.turn:
+                while not self._send_held():
+                    await port.wait(port.writers)
 
     async def receive(self) -> list[list[bytes]]:
         """Wait for messages and take those that are ready: at least one, at most ``batch``.
@@ -135,11 +179,52 @@ class ZmqWire:
 
     def close(self) -> None:
         """Let go of the socket, which stays open; whoever waits on this wire is told. May be called twice."""
+        try:
+            if not self._send_held():
+                self._drop_held("the wire was closed while there was no room")
+        except (ConnectionError, BadCall) as exc:
+            self._drop_held(str(exc))
         self._closed = True
         self._port.wires.discard(self)
         self._port.wake()
         if not self._port.wires:
             self._port.detach()
+
+    def _end_burst(self) -> None:
+        """Send what was held back; what finds no room goes when there is some."""
+        self._bursting = None
+        try:
+            if self._send_held() or self._waits_for_room:
+                return
+            self._bursting = self._port.attach()  # those that follow stay behind these
+        except (
+            ConnectionError,
+            BadCall,
+            RuntimeError,
+        ) as exc:  # RuntimeError: closed after the loop has ended
+            self._drop_held(str(exc))
+            return
+        self._waits_for_room = True
+        self._port.when_writable(self._found_room)
+
+    def _found_room(self) -> None:
+        self._waits_for_room = False
+        if not self._closed:
+            self._end_burst()
+
+    def _send_held(self) -> bool:
+        """Try to send what was held back; False when there is no room for all of it."""
+        held = self._held
+        while held:
+            if not self._offer(held[0]):
+                return False
+            held.popleft()
+        return True
+
+    def _drop_held(self, why: str) -> None:
+        if self._held:
+            logger.warning("%d messages were not sent: %s", len(self._held), why)
+            self._held.clear()
 
     def _offer(self, frames: Sequence[bytes]) -> bool:
         """Try to send now; False when there is no room."""
@@ -260,6 +345,20 @@ class _Port:
             await future
         finally:
             waiters.remove(future)
+
+    def when_writable(self, callback: Callable[[], None]) -> None:
+        """Call back when there may be room, or somebody wakes everybody; after `attach`."""
+        assert self.loop is not None
+        future = self.loop.create_future()
+        self.writers.append(future)
+
+        def call(_: object) -> None:
+            self.writers.remove(future)
+            callback()
+
+        future.add_done_callback(call)
+        if self._timer is None:
+            self._timer = self.loop.call_later(LOOK, self._tick)
 
     def wake(self, waiters: Sequence[asyncio.Future[None]] | None = None) -> None:
         """Let these, or all, try again."""

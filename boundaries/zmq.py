@@ -409,7 +409,7 @@ class ZmqEventSender(_SocketUser, EventConsumer):
             timeout: seconds; None for no limit.
 
         Returns:
-            False if the time was up before.
+            False if the time was up before, or the socket is closed.
         """
         try:
             async with asyncio.timeout(timeout):
@@ -417,7 +417,9 @@ class ZmqEventSender(_SocketUser, EventConsumer):
                     if self._idle is None or self._idle.done():
                         self._idle = asyncio.get_running_loop().create_future()
                     await asyncio.shield(self._idle)
-        except TimeoutError:
+                if isinstance(self._wire, ZmqWire):
+                    await self._wire.flush()
+        except (TimeoutError, ConnectionError):
             return False
         return True
 

@@ -31,6 +31,7 @@ class Sockets:
 
     def socket(self, kind: int) -> Socket:
         self.made.append(self.context.socket(kind))
+        self.made[-1].setsockopt(zmq.LINGER, 0)  # before connecting: a session keeps what it began with
         return self.made[-1]
 
     def close(self) -> None:
@@ -114,6 +115,54 @@ async def test_a_stalled_receiver_holds_the_sender_back(pair: Pair) -> None:
     await within(task)
     found += await collect(receiver, sent + 1 - len(found))
     assert [int(message[0]) for message in found] == list(range(sent + 1))
+
+
+async def test_messages_of_one_turn_go_together_and_in_order(pair: Pair) -> None:
+    """What is sent without a pause arrives in order, large among small, after flush, close or a turn."""
+    left, right = pair(zmq.PUSH, zmq.PULL)
+    receiver = ZmqWire(right)
+    for finish in (ZmqWire.flush, ZmqWire.close, lambda wire: asyncio.sleep(0)):
+        wire = ZmqWire(left)
+        sent = [[b"%d" % number + b"x" * (50_000 if number % 7 == 3 else 0)] for number in range(200)]
+        for message in sent:
+            assert wire.send_nowait(message)
+        finished = finish(wire)
+        if finished is not None:
+            await within(finished)
+        assert await collect(receiver, 200) == sent
+        wire.close()
+
+
+async def test_what_is_held_back_waits_for_room(pair: Pair, caplog: pytest.LogCaptureFixture) -> None:
+    """With no room, little is held back, and flush waits until there is room for it."""
+    left, right = pair(zmq.PUSH, zmq.PULL, sndhwm=1, rcvhwm=1, sndbuf=4096, rcvbuf=4096)
+    sender, receiver = ZmqWire(left), ZmqWire(right)
+    count = 0
+    while True:  # until nothing more is taken, however many turns libzmq is given
+        while sender.send_nowait([b"%d" % count, bytes(10_000)]):
+            count += 1
+        await asyncio.wait([asyncio.ensure_future(sender.flush())], timeout=0.1)
+        if not sender.send_nowait([b"%d" % count, bytes(10_000)]):
+            break
+        count += 1
+    flushing = asyncio.ensure_future(sender.flush())
+    found = await collect(receiver, count)
+    await within(flushing)
+    assert [int(message[0]) for message in found] == list(range(count))
+    assert not caplog.records
+
+
+async def test_close_says_what_was_not_sent(context: Sockets, caplog: pytest.LogCaptureFixture) -> None:
+    """What was held back and finds no room when the wire closes is reported, with its number."""
+    left, right = context.socket(zmq.PUSH), context.socket(zmq.PULL)
+    port = right.bind_to_random_port("tcp://127.0.0.1")
+    left.connect(f"tcp://127.0.0.1:{port}")
+    sender = ZmqWire(left)
+    for number in range(11):
+        assert sender.send_nowait([b"%d" % number])
+    left.disconnect(f"tcp://127.0.0.1:{port}")
+    sender.close()
+    assert ["10 messages were not sent" in record.getMessage() for record in caplog.records] == [True]
 
 
 async def test_a_cancelled_send_was_not_sent(context: Sockets) -> None:
