@@ -46,7 +46,7 @@ class Outcome:
     """The last picture of the running flood."""
 
 
-async def perform(settings: Settings, show: Callable[[View], None]) -> Outcome:
+async def perform(settings: Settings, show: Callable[[View], None], note: Callable[[str], None]) -> Outcome:
     """Run both domains for the time asked for, or until Ctrl-C, and return their last figures.
 
     Control is started first and told last: it listens, and it handles everything that the plant had sent.
@@ -71,6 +71,7 @@ async def perform(settings: Settings, show: Callable[[View], None]) -> Outcome:
             )
             view = await watch(plant, control, settings, began, show)
             lasted = time.monotonic() - began
+            note("The flood is over. Handling what is left, then its beginning through a FIFO ...")
             plant.order("stop")
             async with asyncio.timeout(STOPPING):
                 sent = await last_of_plant

@@ -29,7 +29,7 @@ BATCH = 32
 """Messages taken from a wire at once: urgent events wait while they are unpacked."""
 WORK = {True: (10e-6, 30e-6), False: (50e-6, 250e-6)}
 """Seconds, from and to, that a handler works on an urgent event and on a reading."""
-RECORDED = 3.0
+RECORDED = 2.0
 """Seconds of the flood that are kept to be sent through a FIFO queue."""
 DRAINING = 10.0
 """Seconds in which everything sent must have come."""

@@ -25,6 +25,8 @@ from ._view import View
 
 __all__ = ["Screen", "play"]
 
+Shown = tuple[Callable[[View], None], Callable[[str], None]]
+"""What shows a picture, and what shows a sentence."""
 WIDTH = 80
 """Columns of the picture that --capture draws, and of a summary that goes into a file."""
 
@@ -47,8 +49,8 @@ def play(settings: Settings, screen: Screen, capture: Path | None) -> int:
         click.ClickException: a domain was lost.
     """
     settings = attrs.evolve(settings, show_every=screen.value)
-    with SCREENS[screen]() as see:
-        outcome = run(settings, see)
+    with SCREENS[screen]() as (see, note):
+        outcome = run(settings, see, note)
     summary = summary_of(outcome, settings)
     if screen is Screen.NOTHING:
         click.echo(orjson.dumps(summary, option=orjson.OPT_INDENT_2))
@@ -60,10 +62,10 @@ def play(settings: Settings, screen: Screen, capture: Path | None) -> int:
     return 0 if summary["balanced"] else 1
 
 
-def run(settings: Settings, see: Callable[[View], None]) -> Outcome:
+def run(settings: Settings, see: Callable[[View], None], note: Callable[[str], None]) -> Outcome:
     """Run both domains, turning their loss into one line for the terminal."""
     try:
-        return asyncio.run(perform(settings, see))
+        return asyncio.run(perform(settings, see, note))
     except (NexusError, TimeoutError, ExceptionGroup) as exc:
         lost, other = ExceptionGroup("", [exc]).split((NexusError, TimeoutError))
         if other is not None and (broken := other.subgroup(BrokenPipeError)) is not None:
@@ -81,22 +83,22 @@ def reasons(error: Exception) -> list[str]:
 
 
 @contextlib.contextmanager
-def on_screen() -> Iterator[Callable[[View], None]]:
+def on_screen() -> Iterator[Shown]:
     """Draw the table again and again in place."""
     with Live(auto_refresh=False) as live:
-        yield lambda view: live.update(table(view), refresh=True)
+        yield (lambda view: live.update(table(view), refresh=True)), live.console.print
 
 
 @contextlib.contextmanager
-def in_lines() -> Iterator[Callable[[View], None]]:
+def in_lines() -> Iterator[Shown]:
     """Print a line for each picture."""
-    yield lambda view: click.echo(line(view))
+    yield (lambda view: click.echo(line(view))), click.echo
 
 
 @contextlib.contextmanager
-def silently() -> Iterator[Callable[[View], None]]:
+def silently() -> Iterator[Shown]:
     """Show nothing."""
-    yield lambda view: None
+    yield (lambda view: None), (lambda text: None)
 
 
 SCREENS = {Screen.TABLE: on_screen, Screen.LINES: in_lines, Screen.NOTHING: silently}

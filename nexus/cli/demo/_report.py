@@ -70,7 +70,7 @@ def checks(summary: dict[str, Any]) -> list[Text]:
 def small_table(title: str, *columns: str) -> Table:
     """Make a table with a left column of names and right columns of figures."""
     drawn = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 0, 0, 1), pad_edge=False)
-    drawn.add_column(title, min_width=46)
+    drawn.add_column(title, min_width=43)
     for column in columns:
         drawn.add_column(column, justify="right")
     return drawn
