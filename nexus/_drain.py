@@ -9,13 +9,15 @@ from inspect import isawaitable
 from operator import length_hint
 from typing import Any
 
+from ._clock import clock_of
 from ._delivery import Deliveries, Delivery, is_passing
 from ._dispatch import EventDispatcher
 from ._event import Event
 from ._handler import HandlerCall
 from ._lanes import Again, Lane, Slot
-from ._queue import AsyncEventPriorityQueue, SecondaryQueue, clock_of
+from ._queue import AsyncEventPriorityQueue, SecondaryQueue
 from ._route import OTHER_TYPES, Route
+from ._slots import open_slot, slot_again
 from ._turn import TURN_COUNT, TURN_SECONDS, turn
 from .errors import UnhandledEvent
 
@@ -23,21 +25,23 @@ __all__ = ["Drain"]
 
 logger = logging.getLogger(__name__)
 
-_QUICK = 2e-5
-_LONGEST_RUN = 16
+_QUICK = 5e-5
+_LONGEST_RUN = 128
 
 
 class Drain:
     """Serves the queue in one task.
 
-    Events are taken in runs of 1 to 16 between two looks at the clock: long runs while handlers are quick. Before each
-    event the lanes are looked at, so a run ends as soon as something more urgent has come.
+    Events are taken in runs of 1 to 128 between two looks at the clock: long runs while handlers are quick.
+    Before each event the lanes are looked at, so a run ends as soon as something more urgent has come.
 
     Attributes:
         event: the event that is with a handler here and now, or None.
     """
 
-    def __init__(self, queue: AsyncEventPriorityQueue, dispatcher: EventDispatcher, deliveries: Deliveries) -> None:
+    def __init__(
+        self, queue: AsyncEventPriorityQueue, dispatcher: EventDispatcher, deliveries: Deliveries
+    ) -> None:
         self.event: Event[Any] | None = None
         self._queue = queue
         self._lanes = queue.lanes
@@ -71,7 +75,7 @@ class Drain:
                 self._settle_run()
                 self.event = None
                 queue.busy = False
-            queue.release_all()
+            queue.room.release_all()
             if self._lanes.any_occupied:
                 self._lanes.look_again()
                 await turn()
@@ -106,35 +110,43 @@ class Drain:
         """Handle the next events of a lane, until the run is over or a more urgent lane has something."""
         pop = lane.popleft
         lanes = self._lanes
-        direct = self._dispatcher.direct.get
+        direct = self._dispatcher.direct
         queue = self._secondary
         for _ in run:
             event = self.event = pop()
-            route = direct(event.type)
+            try:
+                route = direct[event.type]
+            except (KeyError, TypeError):
+                route = None
             if route is None or event._meta is not None:
                 self.event = None
                 await self._carefully(event, lane)
+            elif (call := route.coroutine) is not None:
+                await call(event, queue)
+                route.handled += 1
             else:
                 call = route.single
-                if call is None:
-                    others = self._others = iter(route.others)
-                    for call in others:
-                        result = call(event, queue)
-                        if result is not None and (route.is_async or isawaitable(result)):
-                            await result
-                    route.handled += 1
-                elif route.is_async:
-                    await call(event, queue)
-                    route.handled += 1
-                else:
+                if call is not None:
                     await self._take_plain(event, lane, run, route, call)
+                else:
+                    others = self._others = iter(route.others)
+                    if route.is_async:
+                        for call in others:
+                            await call(event, queue)
+                    else:
+                        for call in others:
+                            result = call(event, queue)
+                            if result is not None and isawaitable(result):
+                                await result
+                    route.handled += 1
             if lanes.current is not lane:
                 return
 
     async def _take_plain(
         self, event: Event[Any], lane: Lane, run: Iterator[int], route: Route, call: HandlerCall
     ) -> None:
-        """Handle the events of one type that stand together, by a plain function; they are counted by the run."""
+        """Handle the events of one type that stand together, by a plain function; they are counted by the
+        run."""
         pop = lane.popleft
         lanes = self._lanes
         queue = self._secondary
@@ -170,9 +182,7 @@ class Drain:
         self._lane, self._run, self._run_length = None, iter(()), 0
         if not lane:
             self._lanes.vacate(lane)
-        if not taken or span is None:
-            pass
-        elif span > 0.0:
+        if taken and span is not None:
             if span < _QUICK or taken == 1:
                 self._pace = span / taken
                 lane.waiting.record(wait, taken)
@@ -184,10 +194,10 @@ class Drain:
                 lane.waiting.record(wait + span, rest)
                 lane.handling.record(slow)
                 lane.handling.record((span - slow) / rest, rest)
-            self._length = min(_LONGEST_RUN, 2 * self._length) if span < _QUICK else 1
-        else:  # a clock that stands still
-            lane.waiting.record(wait, taken)
-            lane.handling.record(0.0, taken)
+            if span >= _QUICK:
+                self._length = 1
+            elif span < _QUICK / 2:
+                self._length = min(_LONGEST_RUN, 2 * self._length)
         return taken
 
     @property
@@ -196,7 +206,8 @@ class Drain:
         return self._run_length - length_hint(self._run)
 
     def count_plain(self) -> None:
-        """Bring the account of a run of plain functions up to date, for somebody who reads it in the middle."""
+        """Bring the account of a run of plain functions up to date, for somebody who reads it in the
+        middle."""
         if self._plain is not None:
             left = length_hint(self._run)
             self._plain.handled += self._plain_left - left
@@ -206,13 +217,12 @@ class Drain:
 
     async def _carefully(self, entry: Event[Any] | Slot | Again, lane: Lane) -> None:
         """Handle an entry that has metadata or no direct route, or that is no plain event."""
-        event: Event[Any] | None
+        event: Any
         if isinstance(entry, Again):
             lane.holes -= 1
             await self._deliveries.run(entry.delivery, entry.binding, entry.attempt)
             return
-        is_slot = isinstance(entry, Slot)
-        event = self._queue.open_slot(entry) if isinstance(entry, Slot) else entry
+        event = open_slot(entry) if isinstance(entry, Slot) else entry
         if event is None:
             return
         if not isinstance(event, Event):
@@ -230,11 +240,10 @@ class Drain:
             bindings = self._dispatcher.bindings_for(event)
             if not bindings:
                 await self._unhandled(event, account)
-            elif is_slot and len(bindings) == 1 and bindings[0].pool is not None and bindings[0].pool.is_busy:
+            elif isinstance(entry, Slot) and len(bindings) == 1 and (pool := bindings[0].pool) and pool.is_busy:
                 self.event = None
-                slot = self._queue.slot_again(event, lane)
-                if slot is not None:
-                    bindings[0].pool.submit(slot)
+                if slot_again(entry, event):
+                    pool.submit(entry)
             else:
                 self.event = None
                 await self._deliveries.deliver(Delivery(event, account, lane), bindings)
@@ -263,8 +272,7 @@ class Drain:
         account = self._queue.ledger.account(event.type)
         delivery = Delivery(event, account, lane)
         self._deliveries.active.add(delivery)
-        route = self._dispatcher.direct.get(event.type)
-        bindings = route.bindings if route is not None else ()
+        bindings = account.bindings if self._dispatcher.direct.get(account.key) is account else ()
         failed = max(0, len(bindings) - length_hint(self._others) - 1) if len(bindings) > 1 else 0
         others, self._others = bindings[failed + 1 :], iter(())
         name = bindings[failed].name if bindings else "a filter"

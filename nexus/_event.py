@@ -10,7 +10,18 @@ import attrs
 
 from .errors import BadEvent
 
-__all__ = ["Event", "EventFactory", "EventKey", "EventMeta", "EventType", "NamedEvent", "event_type_of", "make_event"]
+__all__ = [
+    "Event",
+    "EventFactory",
+    "EventKey",
+    "EventMeta",
+    "EventType",
+    "NamedEvent",
+    "check_event",
+    "event_type_of",
+    "make_event",
+    "not_an_event",
+]
 
 P = TypeVar("P")
 P_co = TypeVar("P_co", covariant=True)
@@ -18,6 +29,9 @@ NamedEventTypeVar = TypeVar("NamedEventTypeVar", bound="NamedEvent[Any]")
 
 EventKey: TypeAlias = int | str
 """What dispatch goes by: an integer or a string."""
+
+
+NamedEventClass: TypeAlias = "type[NamedEvent[Any]]"
 
 
 class EventType(str, Generic[P]):
@@ -67,7 +81,7 @@ class Event(Generic[P_co]):
     id: int
     type: EventKey
     priority: int
-    payload: P_co
+    payload: P_co  # type: ignore[misc]  # nobody sets it: covariance is safe
     _meta: EventMeta | None = attrs.field(eq=False)
 
     def __init__(self, id: int, type: EventKey, priority: int, payload: P_co, **metadata: Any) -> None:
@@ -128,12 +142,14 @@ class Event(Generic[P_co]):
         Raises:
             BadEvent: there is no field of that name.
         """
-        fields = {name: changes.pop(name) for name in ("id", "type", "priority", "payload") if name in changes}
+        fields = {
+            name: changes.pop(name) for name in ("id", "type", "priority", "payload") if name in changes
+        }
         try:
             meta = attrs.evolve(self.meta, **changes) if changes else self._meta
         except TypeError as exc:
             raise BadEvent(f"an event has no field {', '.join(changes)}: {exc}") from exc
-        copy = cast("Event[P_co]", object.__new__(self.__class__))
+        copy = object.__new__(self.__class__)
         if hasattr(self, "__dict__"):
             copy.__dict__.update(self.__dict__)
         _set_id(copy, fields.get("id", self.id))
@@ -147,7 +163,7 @@ class Event(Generic[P_co]):
         self,
         payload: Any,
         *,
-        type: EventKey | type[NamedEvent[Any]],
+        type: EventKey | NamedEventClass,
         priority: int | None = None,
         id: int | None = None,
     ) -> Event[Any]:
@@ -187,8 +203,8 @@ _set_meta = Event.__dict__["_meta"].__set__
 class NamedEvent(Event[P_co]):
     """An event whose type is the name of its class.
 
-    Subclass it: ``class OverTemperature(NamedEvent[float]): ...``. The qualified name of the class is the type,
-    so registering a handler by the class or by that string is the same thing.
+    Subclass it: ``class OverTemperature(NamedEvent[float]): ...``. The qualified name of the class is the
+    type, so registering a handler by the class or by that string is the same thing.
     """
 
     event_type: str = "NamedEvent"
@@ -243,6 +259,24 @@ def event_type_of(type_: EventKey | type[NamedEvent[Any]]) -> EventKey:
     raise TypeError(f"an event type is an int, a str or a subclass of NamedEvent, not {type_!r}")
 
 
+def check_event(event: object) -> None:
+    """Raise `BadEvent` unless it is an event with a priority and type that can be used."""
+    if not (
+        isinstance(event, Event) and isinstance(event.priority, int) and isinstance(event.type, int | str)
+    ):
+        raise not_an_event(event)
+
+
+def not_an_event(thing: object) -> BadEvent:
+    """Make the error for something that is no event."""
+    if isinstance(thing, Event):
+        return BadEvent(
+            f"an event's priority is an int and its type an int or str; "
+            f"found priority {thing.priority!r} and type {thing.type!r}"
+        )
+    return BadEvent(f"an event is an instance of nexus.Event, not {thing.__class__.__name__}: {thing!r:.80}")
+
+
 class EventFactory:
     """Gives events their ids.
 
@@ -255,8 +289,8 @@ class EventFactory:
     RANDOM = -2
     """As an id: a random one from 1 to 1000."""
 
-    rng: random.Random | None = None
-    """Where random ids come from; None for the `random` module's own."""
+    rng: random.Random = random.Random()
+    """Where random ids come from."""
 
     def __init__(self) -> None:
         self.current_event_id = 1
@@ -269,11 +303,17 @@ class EventFactory:
 
     def random_id(self) -> int:
         """Return a random id from 1 to 1000; not unique."""
-        return (self.rng or random).randint(1, 1000)
+        return self.rng.randint(1, 1000)
 
     @overload
     def create_event(
-        self, payload: Any, *, event_type: type[NamedEventTypeVar], id: int = ..., priority: int = ..., **metadata: Any
+        self,
+        payload: Any,
+        *,
+        event_type: type[NamedEventTypeVar],
+        id: int = ...,
+        priority: int = ...,
+        **metadata: Any,
     ) -> NamedEventTypeVar: ...
 
     @overload

@@ -5,15 +5,20 @@ from __future__ import annotations
 from asyncio import Future
 from bisect import insort
 from collections import deque
-from typing import Any
+from collections.abc import Hashable
+from typing import TYPE_CHECKING, Any
 
 from ._event import Event, EventKey
 from ._stats import LatencyRecorder
+
+if TYPE_CHECKING:
+    from ._slots import TypePolicy
 
 __all__ = ["Again", "Lane", "Lanes", "Slot"]
 
 _MARK_SECONDS = 5e-5
 _MARK_SHARE = 0.02
+_LONGEST_STRIDE = 128
 
 
 class Slot:
@@ -22,20 +27,23 @@ class Slot:
     It passes for an event with metadata, so that the drain loop looks at it more closely.
     """
 
-    __slots__ = ("_meta", "event", "key", "lane", "moved", "type")
+    __slots__ = ("_meta", "event", "key", "lane", "moved", "owner", "type")
 
-    def __init__(self, event: Event[Any], lane: Lane, key: Any = None) -> None:
+    def __init__(self, event: Event[Any], lane: Lane, owner: TypePolicy) -> None:
         self.event: Event[Any] | None = event
         self.type: EventKey = event.type
         self.lane = lane
-        self.key = key
+        self.owner = owner
+        """The policy under which it waits."""
+        self.key: Hashable = None
         self.moved = False
         """Whether it has left the lane for a handler's own backlog."""
         self._meta = self
 
 
 class Again:
-    """A second try at the front of its lane; its event is counted with the active ones, not with the waiting."""
+    """A second try at the front of its lane; its event is counted with the active ones, not with the
+    waiting."""
 
     __slots__ = ("_meta", "attempt", "binding", "delivery", "event", "type")
 
@@ -56,10 +64,12 @@ class Lane(deque[Any]):
         taken: entries that have left at the front, ever.
         holes: entries still in line that do not count: their event was dropped, or they are second tries.
         promised: places kept for givers that were woken and have not run yet.
-        backlog: events that have left the line but wait for a busy handler; they keep their place in the bound.
+        backlog: events that have left the line but wait for a busy handler; they keep their place in the
+        bound.
     """
 
     __slots__ = (
+        "_looked",
         "_marks",
         "_next_mark",
         "backlog",
@@ -69,6 +79,7 @@ class Lane(deque[Any]):
         "occupied",
         "priority",
         "promised",
+        "stride",
         "taken",
         "waiters",
         "waiting",
@@ -83,13 +94,18 @@ class Lane(deque[Any]):
         self.holes = 0
         self.backlog = 0
         self.promised = 0
-        self.waiters: deque[Future[None]] = deque()  # bounded by the tasks that wait to put
+        self.waiters: deque[Future[bool]] = deque()  # bounded by the tasks that wait to put
         self.waiting = LatencyRecorder()
         self.handling = LatencyRecorder()
-        # When the entries came: (position, time) pairs, fewer the longer the line has stood, so that a wait is
-        # known to 2 % or 50 us without a time stamp for each event.
-        self._marks: deque[tuple[int, float]] = deque()  # bounded by the growth of the gaps: under 1,000 a day
+        # When the entries came: (position, time) pairs, fewer the longer the line has stood, so that a wait
+        # is known to 2 % or 50 us without a time stamp for each event.
+        self._marks: deque[tuple[int, float]] = (
+            deque()
+        )  # bounded by the growth of the gaps: under 1,000 a day
         self._next_mark = 0.0
+        self._looked = 0.0
+        self.stride = 8
+        """Events that one undisturbed giver may add before he looks at the clock again; more while they come fast."""
 
     @property
     def live(self) -> int:
@@ -103,6 +119,8 @@ class Lane(deque[Any]):
 
     def mark(self, now: float) -> None:
         """Remember that the next entry comes now."""
+        self.stride = min(2 * self.stride, _LONGEST_STRIDE) if now - self._looked < _MARK_SECONDS else 8
+        self._looked = now
         if not self:
             self._marks.clear()
         elif now < self._next_mark:
@@ -143,11 +161,14 @@ class Lanes(dict[int, Lane]):
 
     Args:
         max_lanes: lanes kept at once; an empty one gives way to a new priority.
-        ageing: seconds of waiting that make an event count as one priority more urgent; None for strict priorities.
+        ageing: seconds of waiting that make an event count as one priority more urgent; None for strict
+        priorities.
 
     Attributes:
         current: the lane being served; cleared when a more urgent one gets its first event.
     """
+
+    __slots__ = ("_occupied", "ageing", "current", "max_lanes", "taken_before")
 
     def __init__(self, max_lanes: int, ageing: float | None) -> None:
         super().__init__()
@@ -203,7 +224,9 @@ class Lanes(dict[int, Lane]):
             self.current = self[self._occupied[0]]
         else:
             ageing = self.ageing
-            self.current = min(self.occupied, key=lambda lane: (lane.priority - lane.waited(now) / ageing, lane.priority))
+            self.current = min(
+                self.occupied, key=lambda lane: (lane.priority - lane.waited(now) / ageing, lane.priority)
+            )
         return self.current
 
     def look_again(self) -> None:

@@ -12,6 +12,7 @@ from ._delivery import Deliveries, Delivery
 from ._lanes import Lane, Slot
 from ._queue import AsyncEventPriorityQueue
 from ._route import Binding
+from ._slots import open_slot
 from ._turn import TURN_SECONDS, turn
 
 __all__ = ["Pool"]
@@ -43,6 +44,7 @@ class Pool:
         self._backlog: list[tuple[int, int, Delivery | Slot]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._idle: list[asyncio.Future[None]] = []
+        self._retired = False
 
     @property
     def is_busy(self) -> bool:
@@ -68,6 +70,18 @@ class Pool:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
+    def retire(self) -> None:
+        """Let the tasks end once what waits is handled: the handler was removed."""
+        self._retired = True
+        for waiter in self._idle:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether it was retired and has nothing left to do."""
+        return self._retired and not self._tasks and not self._backlog
+
     def waiting(self) -> list[tuple[Lane, Any]]:
         """Take out all that waits, as lane and entry, in order."""
         items = [item for _, _, item in sorted(self._backlog, key=lambda place: place[:2])]
@@ -78,7 +92,7 @@ class Pool:
                 item.waits -= 1
                 if item.waits > 0:
                     continue  # another pool has it too
-            event = self._queue.open_slot(item) if isinstance(item, Slot) else item.event
+            event = open_slot(item) if isinstance(item, Slot) else item.event
             if event is not None:
                 item.lane.backlog -= 1
                 found.append((item.lane, event))
@@ -96,6 +110,8 @@ class Pool:
         handled = 0
         while True:
             if not self._backlog:
+                if self._retired:
+                    return
                 waiter = loop.create_future()
                 self._idle.append(waiter)
                 try:
@@ -117,7 +133,7 @@ class Pool:
     def _take(self, item: Delivery | Slot) -> Delivery | None:
         """Take an event out of the backlog; None when it was dropped or has expired."""
         if isinstance(item, Slot):
-            event = self._queue.open_slot(item)
+            event = open_slot(item)
             if event is None:
                 return None
             delivery = Delivery(event, self._queue.ledger.account(item.type), item.lane)
@@ -128,8 +144,7 @@ class Pool:
             lane = item.lane
             lane.backlog -= 1
             self._deliveries.active.add(delivery)
-            if lane.waiters:
-                self._queue.release(lane)
+            self._queue.room.release(lane)
         deadline = delivery.event.deadline
         if deadline is not None and asyncio.get_running_loop().time() > deadline:
             self._deliveries.expire(delivery)

@@ -5,28 +5,21 @@ from __future__ import annotations
 import asyncio
 from asyncio import events as asyncio_events
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Iterator
 from enum import Enum
 from time import monotonic
 from typing import Any
 
-from ._event import Event, EventKey, NamedEvent, event_type_of
+from ._clock import clock_of
+from ._event import Event, EventKey, NamedEvent, check_event, event_type_of, not_an_event
 from ._lanes import Again, Lane, Lanes, Slot
-from ._policy import DropNewest, DropOldest, Fail, LatestByKey, OverloadPolicy, check_policy
-from ._route import Ledger, Route
-from .errors import BadCall, BadEvent, QueueFull
+from ._policy import OverloadPolicy, check_policy
+from ._room import Room
+from ._route import Ledger
+from ._slots import Policies, TypePolicy, open_slot
+from .errors import BadCall, QueueFull
 
-__all__ = ["AsyncEventPriorityQueue", "SecondaryQueue", "clock_of"]
-
-_CLOCK_RUN = 16
-"""Events that one undisturbed giver may add between two looks at the clock."""
-
-
-def clock_of(loop: asyncio.AbstractEventLoop) -> Callable[[], float]:
-    """Return the loop's clock, without the detour through the loop where it is the monotonic clock anyway."""
-    if getattr(type(loop), "time", None) is asyncio.BaseEventLoop.time or type(loop).__module__ == "uvloop":
-        return monotonic
-    return loop.time
+__all__ = ["AsyncEventPriorityQueue", "Giver", "SecondaryQueue"]
 
 
 class Giver(Enum):
@@ -40,34 +33,18 @@ class Giver(Enum):
     """Has the event in hand and would lose it; always gets it in."""
 
 
-class _PolicyState:
-    """A type's policy, its account, and which of its events wait where."""
-
-    __slots__ = ("by_key", "key", "lanes", "moved", "policy", "route")
-
-    def __init__(self, policy: OverloadPolicy, route: Route) -> None:
-        self.policy = policy
-        self.route = route
-        self.key: Callable[[Event[Any]], Hashable] | None = policy.key if isinstance(policy, LatestByKey) else None
-        self.by_key: dict[Hashable, Slot] = {}
-        self.lanes: dict[int, deque[Slot]] = {}
-        """Events in line that may be dropped, per priority."""
-        self.moved: dict[int, deque[Slot]] = {}
-        """The same for those that have left the line and wait for a busy handler; older than any in line."""
-
-
 class AsyncEventPriorityQueue:
     """Events, the most urgent first, those of one priority in the order they came.
 
-    Each priority has a lane of its own with a bound of its own, so a flood of one priority never stands in the way of
-    another: an urgent event finds room though the ordinary lane is full. What happens at a full lane is chosen per event
-    type by `set_policy`; unless told otherwise the giver waits.
+    Each priority has a lane of its own with a bound of its own, so a flood of one priority never stands in
+    the way of another: an urgent event finds room though the ordinary lane is full. What happens at a full
+    lane is chosen per event type by `set_policy`; unless told otherwise the giver waits.
 
     Args:
         maxsize: events a lane holds.
-        max_lanes: different priorities waiting at once; a further one finds no room, as if its lane were full.
-        ageing: seconds of waiting that make an event count as one priority more urgent; None for strict priorities.
-        max_secondary: events that handlers may put into a full lane beyond `maxsize` before they get `QueueFull`.
+        max_lanes: different priorities waiting at once; a further one finds no room, like a full lane.
+        ageing: seconds of waiting that make an event one priority more urgent; None for strict priorities.
+        max_secondary: events, or lanes, that handlers may add beyond these bounds before they get `QueueFull`.
         ledger: where drops are counted; None for one of its own.
 
     Raises:
@@ -90,6 +67,7 @@ class AsyncEventPriorityQueue:
         self.max_secondary = max_secondary
         self.ledger = ledger or Ledger()
         self.lanes = Lanes(max_lanes, ageing)
+        self.room = Room(self.lanes, maxsize)
         self.turned_away = 0
         """Events dropped at the door: counted as ingested and dropped, though they never had a place."""
         self.busy = False
@@ -99,7 +77,7 @@ class AsyncEventPriorityQueue:
         self._clock: Callable[[], float] = monotonic
         self._loop: asyncio.AbstractEventLoop | None = None
         self._bound = False
-        self._policies: dict[EventKey, _PolicyState] = {}
+        self._policies = Policies()
         self._getters: deque[asyncio.Future[None]] = deque()  # bounded by the tasks that wait to get
 
     def __repr__(self) -> str:
@@ -122,7 +100,7 @@ class AsyncEventPriorityQueue:
         return lane is not None and lane.live >= self.maxsize
 
     def events(self) -> Iterator[Event[Any]]:
-        """Iterate over the waiting events in the order of strict priority; the queue must not change meanwhile."""
+        """Iterate over the waiting events by priority; the queue must not change meanwhile."""
         for lane in self.lanes.occupied:
             for entry in lane:
                 event = entry if isinstance(entry, Event) else entry.event
@@ -132,7 +110,11 @@ class AsyncEventPriorityQueue:
     @property
     def entered(self) -> int:
         """Events ever accepted or dropped at the door, counted where they enter and leave the lanes."""
-        return self.turned_away + self.lanes.taken_before + sum(lane.taken + len(lane) for lane in self.lanes.values())
+        return (
+            self.turned_away
+            + self.lanes.taken_before
+            + sum(lane.taken + len(lane) for lane in self.lanes.values())
+        )
 
     # Policies.
 
@@ -143,7 +125,7 @@ class AsyncEventPriorityQueue:
             TypeError: it is not an event type, or not a policy.
         """
         key = event_type_of(type)
-        self._policies[key] = _PolicyState(check_policy(policy), self.ledger.own(key))
+        self._policies.choose(key, check_policy(policy), self.ledger.own(key), self.lanes)
         for lane in self.lanes.values():
             lane.limit = 0
 
@@ -175,10 +157,10 @@ class AsyncEventPriorityQueue:
         """Count the event as refused and raise `QueueFull`."""
         self.ledger.account(event.type).refused += 1
         lane = self.lanes.get(event.priority)
-        found = f"lane {event.priority} holds {lane.live} events" if lane else f"all {len(self.lanes)} lanes are taken"
+        found = "no lane is free" if lane is None else f"its lane holds {lane.live} events"
         raise QueueFull(
-            f"no room for {event.type!r} at priority {event.priority}: {found}, maxsize is {self.maxsize}; "
-            "await put(), raise maxsize or set a policy that drops"
+            f"no room for {event.type!r} at priority {event.priority}: {found}, maxsize is {self.maxsize} "
+            f"(for handlers {self.max_secondary} more); await put(), raise the bound, or set a policy that drops"
         )
 
     def admit(self, event: Event[Any], giver: Giver) -> bool:
@@ -189,117 +171,75 @@ class AsyncEventPriorityQueue:
             lane = self.lanes.get(event.priority)
             state = self._policies.get(event.type) if self._policies else None
         except (AttributeError, TypeError) as exc:
-            raise _not_an_event(event) from exc
+            raise not_an_event(event) from exc
         if lane is None:
-            _check(event)
-            lane = self.lanes.open(event.priority)
+            check_event(event)
+            lane = self.room.find_lane(event.priority)
             if lane is None:
                 return self._overflow(event, None, state, giver)
         elif not lane:
-            _check(event)
+            check_event(event)
         loop = asyncio_events._get_running_loop()
         if loop is not self._loop:
             self._meet(loop)
-        if state is not None and state.policy.__class__ is LatestByKey and self._replace(event, lane, state):
+        if state is not None and state.keeps_latest and state.replace(event, lane):
+            self.turned_away += 1
             return True
-        if lane.live + lane.promised >= self.maxsize or (lane.waiters and state is None):
+        if lane.live + lane.promised >= self.maxsize or (
+            state is None and (lane.waiters or (self.room.laneless and self.room.is_wanted(lane)))
+        ):
             return self._overflow(event, lane, state, giver)
         self._append(event, lane, state)
         return True
 
-    def _append(self, event: Event[Any], lane: Lane, state: _PolicyState | None) -> None:
+    def _append(self, event: Event[Any], lane: Lane, state: TypePolicy | None) -> None:
         """Put the event in line; there is room."""
         lane.mark(self._clock())
-        if state is None or isinstance(state.policy, DropNewest | Fail):
-            lane.append(event)
-        else:
-            lane.append(self._slot(event, lane, state))
+        lane.append(state.slot(event, lane) if state is not None and state.keeps_slots else event)
         if not lane.occupied:
             self.lanes.occupy(lane)
             self._wake_getter()
-        if not self._policies and not self.busy and not lane.waiters:
-            lane.limit = min(len(lane) + _CLOCK_RUN, self.maxsize - lane.backlog - lane.promised)
+        if not self._policies and not self.busy and not lane.waiters and not self.room.laneless:
+            lane.limit = min(len(lane) + lane.stride, self.maxsize - lane.backlog - lane.promised)
 
-    def _overflow(self, event: Event[Any], lane: Lane | None, state: _PolicyState | None, giver: Giver) -> bool:
-        """Deal with an event that finds its lane full, or no lane at all; False when its giver has to wait."""
-        policy = state.policy if state is not None else None
-        if isinstance(policy, DropOldest | LatestByKey | DropNewest) and state is not None:
-            reason = {DropOldest: "drop_oldest", LatestByKey: "drop_oldest"}.get(policy.__class__, "drop_newest")
-            oldest = self._oldest(lane, state) if lane is not None and policy.__class__ is not DropNewest else None
+    def _overflow(self, event: Event[Any], lane: Lane | None, state: TypePolicy | None, giver: Giver) -> bool:
+        """Deal with an event that finds its lane full, or none; False when its giver has to wait."""
+        if state is not None and not state.fails:
+            oldest = state.oldest(lane) if lane is not None and state.keeps_slots else None
             if lane is not None and oldest is not None:
-                self._empty(oldest, state, reason)
+                state.empty(oldest, state.reason)
                 self._append(event, lane, state)
             else:
-                state.route.drop(reason)
+                state.route.drop(state.reason)
                 self.turned_away += 1
             return True
-        if isinstance(policy, Fail):
+        if state is not None and giver is not Giver.HOLDER:
             self.refuse(event)
         if giver is Giver.OUTSIDE:
             return False
+        held = lane.live - self.maxsize if lane is not None else len(self.lanes) - self.lanes.max_lanes
+        if giver is Giver.HANDLER and held >= self.max_secondary:
+            self.refuse(event)
         if lane is None:
             lane = self.lanes[event.priority] = Lane(event.priority)
-        if giver is Giver.HANDLER and lane.live >= self.maxsize + self.max_secondary:
-            self.ledger.account(event.type).refused += 1
-            raise QueueFull(
-                f"handlers have put {lane.live} events at priority {event.priority}; the bound for events from handlers "
-                f"is maxsize + max_secondary = {self.maxsize + self.max_secondary}"
-            )
         self._append(event, lane, state)
         return True
 
     async def wait_for_room(self, event: Event[Any]) -> None:
-        """Wait until the event's lane has room, in the order of asking, then give it; cancelled, it is not given."""
-        while True:
-            lane = self.lanes.open(event.priority)
-            place = lane if lane is not None else self.lanes[max(self.lanes)]  # no lane free: wait at the last one
-            waiter = asyncio.get_running_loop().create_future()
-            place.waiters.append(waiter)
-            try:
-                await waiter
-            except asyncio.CancelledError:
-                if waiter.cancelled() or not waiter.done():
-                    place.waiters.remove(waiter)
-                else:
-                    self._keep_promise(place)
-                    self.release(place)
-                raise
-            self._keep_promise(place)
-            if self.closed is not None:
-                raise self.closed()
-            lane = self.lanes.open(event.priority)
-            if lane is not None and lane.live + lane.promised < self.maxsize:
-                self._append(event, lane, self._policies.get(event.type))
-                return
+        """Wait until the event's lane has room, in the order of asking, then give it.
 
-    def _keep_promise(self, lane: Lane) -> None:
-        """Give up the room that was kept for somebody woken."""
-        lane.promised = max(0, lane.promised - 1)
-
-    def release(self, lane: Lane) -> None:
-        """Wake as many who wait for room in the lane as there is room for, and keep that room for them."""
-        while lane.waiters and lane.live + lane.promised < self.maxsize:
-            waiter = lane.waiters.popleft()
-            if not waiter.done():
-                lane.promised += 1
-                lane.limit = 0
-                waiter.set_result(None)
-
-    def release_all(self) -> None:
-        """Wake whoever waits for room that is there."""
-        for lane in self.lanes.values():
-            if lane.waiters:
-                self.release(lane)
+        Cancelled, it is not given.
+        """
+        lane = await self.room.wait(event.priority)
+        if self.closed is not None:
+            raise self.closed()
+        assert lane is not None
+        self._append(event, lane, self._policies.get(event.type))
 
     def close(self, reason: Callable[[], Exception]) -> None:
         """Let nothing more in from outside; whoever waits for room gets the error that `reason` makes."""
         self.closed = reason
-        for lane in self.lanes.values():
-            lane.limit = 0
-            for waiter in lane.waiters:
-                if not waiter.done():
-                    waiter.set_result(None)
-            lane.waiters.clear()
+        self.room.close()
 
     def bind(self, loop: asyncio.AbstractEventLoop) -> None:
         """Belong to this event loop from now on; puts from elsewhere raise `BadCall`."""
@@ -326,81 +266,6 @@ class AsyncEventPriorityQueue:
             self.lanes.occupy(lane)
             self._wake_getter()
 
-    # Slots: places of events that a policy may take away again.
-
-    def _slot(self, event: Event[Any], lane: Lane, state: _PolicyState) -> Slot:
-        """Make a slot for an event and remember it with its type."""
-        slot = Slot(event, lane)
-        if isinstance(state.policy, LatestByKey):
-            slot.key = state.key(event) if state.key is not None else None
-            state.by_key[slot.key] = slot
-        if isinstance(state.policy, DropOldest | LatestByKey):
-            state.lanes.setdefault(lane.priority, deque()).append(slot)  # bounded by the lane
-        return slot
-
-    def _oldest(self, lane: Lane, state: _PolicyState) -> Slot | None:
-        """Return the slot of the type's oldest event in the lane, or None."""
-        for slots in (state.moved.get(lane.priority), state.lanes.get(lane.priority)):
-            while slots and slots[0].event is None:
-                slots.popleft()
-            if slots:
-                return slots[0]
-        return None
-
-    def _replace(self, event: Event[Any], lane: Lane, state: _PolicyState) -> bool:
-        """Put the event in the place of a waiting one with its key, if there is one in the same lane."""
-        slot = state.by_key.get(state.key(event) if state.key is not None else None)
-        if slot is None or slot.event is None:
-            return False
-        if slot.lane is lane:
-            slot.event = event
-            state.route.drop("replaced")
-            self.turned_away += 1
-            return True
-        self._empty(slot, state, "replaced")
-        return False
-
-    def _empty(self, slot: Slot, state: _PolicyState, reason: str) -> None:
-        """Drop the event in a slot."""
-        slot.event = None
-        state.route.drop(reason)
-        if slot.moved:
-            slot.lane.backlog -= 1
-        else:
-            slot.lane.holes += 1
-            if slot.lane.close_holes():
-                self.lanes.current = None  # the taker's run of entries has become shorter
-
-    def open_slot(self, slot: Slot) -> Event[Any] | None:
-        """Take the event out of a slot that has left its lane; None when it was dropped."""
-        event, slot.event = slot.event, None
-        if event is None:
-            if not slot.moved:
-                slot.lane.holes -= 1
-            return None
-        state = self._policies.get(slot.type)
-        if state is not None:
-            if state.by_key.get(slot.key) is slot:
-                del state.by_key[slot.key]
-            self._oldest(slot.lane, state)
-        return event
-
-    def slot_again(self, event: Event[Any], lane: Lane) -> Slot | None:
-        """Make a slot for an event that has left its lane but has to wait for its handler; None when it was replaced."""
-        state = self._policies.get(event.type)
-        if state is None:
-            return Slot(event, lane)
-        key = state.key(event) if state.key is not None else None
-        if isinstance(state.policy, LatestByKey) and key in state.by_key:
-            state.route.drop("replaced")
-            return None
-        slot = Slot(event, lane, key)
-        slot.moved = True
-        state.moved.setdefault(lane.priority, deque()).append(slot)  # bounded by the lane
-        if isinstance(state.policy, LatestByKey):
-            state.by_key[key] = slot
-        return slot
-
     # Taking.
 
     async def get(self) -> Event[Any]:
@@ -420,10 +285,10 @@ class AsyncEventPriorityQueue:
         while (lane := self.lanes.select(self._clock())) is not None:
             entry = lane.popleft()
             lane.taken += 1
-            event: Event[Any] | None = self.open_slot(entry) if entry.__class__ is Slot else entry
+            event: Event[Any] | None = open_slot(entry) if entry.__class__ is Slot else entry
             if not lane:
                 self.lanes.vacate(lane)
-            self.release(lane)
+            self.room.release(lane)
             if event is not None:
                 return event
         raise asyncio.QueueEmpty
@@ -455,8 +320,8 @@ class AsyncEventPriorityQueue:
 class SecondaryQueue:
     """The queue as a handler sees it: for secondary events and replies, which never wait.
 
-    It takes events beyond the lane's bound, up to the nexus's `max_secondary`, so a handler is never stopped by its
-    own nexus.
+    It takes events beyond the lane's bound, up to the nexus's `max_secondary`, so a handler is never stopped
+    by its own nexus.
     """
 
     __slots__ = ("_queue",)
@@ -489,19 +354,3 @@ class SecondaryQueue:
     def empty(self) -> bool:
         """Say whether no event waits in the nexus."""
         return self._queue.empty()
-
-
-def _check(event: Event[Any]) -> None:
-    """Raise `BadEvent` unless it is an event with a priority and type that can be used."""
-    if not isinstance(event, Event) or not isinstance(event.priority, int) or not isinstance(event.type, int | str):
-        raise _not_an_event(event)
-
-
-def _not_an_event(thing: object) -> BadEvent:
-    """Make the error for something that is no event."""
-    if isinstance(thing, Event):
-        return BadEvent(
-            f"an event's priority is an int and its type an int or str; "
-            f"found priority {thing.priority!r} and type {thing.type!r}"
-        )
-    return BadEvent(f"an event is an instance of nexus.Event, not {thing.__class__.__name__}: {thing!r:.80}")

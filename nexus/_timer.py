@@ -6,12 +6,12 @@ import asyncio
 import contextlib
 import logging
 import weakref
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from itertools import count
 from typing import Any
 
+from ._clock import clock_of
 from ._event import Event, EventKey, NamedEvent, event_type_of
-from ._queue import clock_of
 from ._source import EventProducer
 from ._turn import TURN_SECONDS
 from .errors import MultipleStart, NexusError
@@ -29,6 +29,8 @@ class _Wheel:
         self._time = clock_of(loop)
         self._heap: list[tuple[float, int, Timer]] = []
         self._order = count()
+        self._stale = 0
+        """Entries in the heap whose timer was stopped."""
         self._handle: asyncio.TimerHandle | None = None
         self._firing = False
 
@@ -38,11 +40,20 @@ class _Wheel:
         if not self._firing and self._heap[0][2] is timer:
             self._arm()
 
+    def stopped(self) -> None:
+        """Note that the entry of a timer has become stale."""
+        self._stale += 1
+
     def tidy(self) -> None:
         """Forget timers that were stopped, once they are first in line or the most."""
         heap = self._heap
+        if self._stale > 64 and self._stale * 2 > len(heap):
+            heap[:] = [entry for entry in heap if entry[2].deadline == entry[0]]
+            heapify(heap)
+            self._stale = 0
         while heap and heap[0][2].deadline != heap[0][0]:
             heappop(heap)
+            self._stale = max(0, self._stale - 1)
         if not heap and self._handle is not None:
             self._handle.cancel()
             self._handle = None
@@ -70,6 +81,8 @@ class _Wheel:
                     fired += 1
                     if fired % 16 == 0 and self._time() - now > TURN_SECONDS:
                         break
+                else:
+                    self._stale = max(0, self._stale - 1)
         finally:
             self._firing = False
             self.tidy()
@@ -96,13 +109,15 @@ class _Run(asyncio.Future[None]):
 class Timer(EventProducer):
     """A producer that emits by the clock.
 
-    Tick n is due at start + n * interval, whatever the ticks before it did, so a timer does not drift. A tick that finds
-    no room in a nexus waits for it; the ticks after it come late, in order, and none is left out.
+    Tick n is due at start + n * interval, whatever the ticks before it did, so a timer does not drift. A
+    tick that finds no room in a nexus waits for it; the ticks after it come late, in order, and none is left
+    out.
 
     Args:
         interval: seconds between ticks, more than 0.
         event_type: the type of its events, or a subclass of `NamedEvent`.
-        type: `ONE_SHOT` ticks once; `COUNT_UP` to `count`, with payloads 1 to count; `COUNT_DOWN` from `count`, with
+        type: `ONE_SHOT` ticks once; `COUNT_UP` to `count`, with payloads 1 to count; `COUNT_DOWN` from
+        `count`, with
             payloads count - 1 to 0; `ONGOING` until it is stopped, with payloads 1, 2, 3, ...
         count: how often it ticks; only for the two that count.
         event_factory: where its events come from; None for the nexus it is registered with.
@@ -132,7 +147,11 @@ class Timer(EventProducer):
         priority: int = 0,
     ) -> None:
         super().__init__(event_factory)
-        if isinstance(interval, bool) or not isinstance(interval, int | float) or not 0 < interval < float("inf"):
+        if (
+            isinstance(interval, bool)
+            or not isinstance(interval, int | float)
+            or not 0 < interval < float("inf")
+        ):
             raise ValueError(f"a timer's interval is a number of seconds more than 0, not {interval!r}")
         event_type_of(event_type)
         self.interval = interval
@@ -160,7 +179,9 @@ class Timer(EventProducer):
             return 0, count, 1
         if type == self.ONGOING:
             if count != 0:
-                raise ValueError(f"Counter value supplied when irrelevant: an ongoing timer has no count, found {count}")
+                raise ValueError(
+                    f"Counter value supplied when irrelevant: an ongoing timer has no count, found {count}"
+                )
             return 0, None, 1
         if type == self.ONE_SHOT:
             if count not in (0, 1):
@@ -225,6 +246,8 @@ class Timer(EventProducer):
 
     def _end(self) -> None:
         """Tick no more."""
+        if self._wheel is not None and self.deadline is not None:
+            self._wheel.stopped()
         self.deadline = None
         if self._late is not None:
             self._late.cancel()
@@ -260,7 +283,9 @@ class Timer(EventProducer):
         else:
             rest = self.distribute_event(event)
         self.deadline = None
-        self._late = asyncio.get_running_loop().create_task(self._finish_late(rest), name=f"timer[{self.event_type}].late")
+        self._late = asyncio.get_running_loop().create_task(
+            self._finish_late(rest), name=f"timer[{self.event_type}].late"
+        )
         return False
 
     async def _distribute_late(self, event: Event[Any], nexuses: list[Any]) -> None:

@@ -1,0 +1,134 @@
+"""Room: who waits to put an event into a full lane, and whose turn it is."""
+
+from __future__ import annotations
+
+import asyncio
+from asyncio import Future
+from collections import deque
+
+from ._lanes import Lane, Lanes
+
+__all__ = ["Room"]
+
+
+class _Ticket:
+    """A giver that waits for a lane; it keeps its place until it has one."""
+
+    __slots__ = ("priority", "woken")
+
+    def __init__(self, priority: int) -> None:
+        self.priority = priority
+        self.woken: Future[bool] | None = None
+
+
+class Room:
+    """Gives the places of full lanes to those who wait, in the order they asked.
+
+    A giver that is woken has a place promised, so nobody overtakes it before it runs. Its future says whether
+    there is one: False means that the door was closed meanwhile.
+
+    Attributes:
+        laneless: those who wait for a lane, all being taken.
+    """
+
+    def __init__(self, lanes: Lanes, maxsize: int) -> None:
+        self.maxsize = maxsize
+        self._lanes = lanes
+        self.laneless: deque[_Ticket] = deque()  # bounded by the tasks that wait to put
+
+    def is_full(self, lane: Lane) -> bool:
+        """Say whether a lane has no place that is not promised."""
+        return lane.live + lane.promised >= self.maxsize
+
+    def find_lane(self, priority: int) -> Lane | None:
+        """Return the lane of a priority, a new one if one is free and nobody waits for it; else None."""
+        return self._lanes.get(priority) if self.laneless else self._lanes.open(priority)
+
+    def is_wanted(self, lane: Lane) -> bool:
+        """Say whether this lane is one that somebody waited for before it was there."""
+        return any(ticket.priority == lane.priority for ticket in self.laneless)
+
+    async def wait(self, priority: int) -> Lane | None:
+        """Wait for a place in the lane of a priority; None when the door was closed.
+
+        Cancelled, the place goes to the next. The place has to be taken before anything else is awaited.
+        """
+        lane = self._lanes.get(priority)
+        if lane is None or self.is_wanted(lane):
+            lane = await self._wait_for_lane(priority)
+            if lane is None or not (lane.waiters or self.is_full(lane)):
+                return lane
+        return lane if await self._wait_in(lane) else None
+
+    async def _wait_in(self, lane: Lane) -> bool:
+        """Wait for a place in a lane."""
+        waiter: Future[bool] = asyncio.get_running_loop().create_future()
+        lane.waiters.append(waiter)
+        lane.limit = 0
+        try:
+            is_open = await waiter
+        except asyncio.CancelledError:
+            if waiter.cancelled() or not waiter.done():
+                if waiter in lane.waiters:
+                    lane.waiters.remove(waiter)
+            elif waiter.result():
+                lane.promised -= 1
+            self.release(lane)
+            raise
+        if is_open:
+            lane.promised -= 1
+        return is_open
+
+    async def _wait_for_lane(self, priority: int) -> Lane | None:
+        """Wait until there is a lane for this priority."""
+        ticket = _Ticket(priority)
+        self.laneless.append(ticket)
+        try:
+            while True:
+                if self.laneless[0] is ticket:
+                    lane = self._lanes.open(priority)
+                    if lane is not None:
+                        return lane
+                ticket.woken = asyncio.get_running_loop().create_future()
+                if not await ticket.woken:
+                    return None
+        finally:
+            self.laneless.remove(ticket)
+            self._call_next()
+
+    def release(self, lane: Lane) -> None:
+        """Wake as many who wait for room in the lane as there is room for, and keep that room for them."""
+        while lane.waiters and lane.live + lane.promised < self.maxsize:
+            waiter = lane.waiters.popleft()
+            if not waiter.done():
+                lane.promised += 1
+                lane.limit = 0
+                waiter.set_result(True)
+        if self.laneless and lane.is_idle:
+            self._call_next()
+
+    def release_all(self) -> None:
+        """Wake whoever waits for room that is there."""
+        for lane in self._lanes.values():
+            if lane.waiters:
+                self.release(lane)
+        if self.laneless:
+            self._call_next()
+
+    def _call_next(self) -> None:
+        """Have the first of those without a lane look again."""
+        woken = self.laneless[0].woken if self.laneless else None
+        if woken is not None and not woken.done():
+            woken.set_result(True)
+
+    def close(self) -> None:
+        """Send away whoever waits."""
+        for lane in self._lanes.values():
+            lane.limit = 0
+            for waiter in lane.waiters:
+                if not waiter.done():
+                    waiter.set_result(False)
+            lane.waiters.clear()
+        for ticket in self.laneless:
+            if ticket.woken is not None and not ticket.woken.done():
+                ticket.woken.set_result(False)
