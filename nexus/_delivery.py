@@ -28,7 +28,8 @@ _LOGGED_IN_FULL = 10
 
 
 def is_passing(exc: BaseException) -> bool:
-    """Say whether an exception is not the handler's own: a real cancellation, an interrupt, the end of the loop."""
+    """Say whether an exception is not the handler's own: a real cancellation, an interrupt, the end of the
+    loop."""
     if isinstance(exc, asyncio.CancelledError):
         task = asyncio.current_task()
         return task is None or task.cancelling() > 0
@@ -59,7 +60,9 @@ class Deliveries:
         letters: the last events that failed, for whoever asks; older ones are forgotten and counted.
     """
 
-    def __init__(self, queue: AsyncEventPriorityQueue, *, stop_on_error: bool, settled: Callable[[], None]) -> None:
+    def __init__(
+        self, queue: AsyncEventPriorityQueue, *, stop_on_error: bool, settled: Callable[[], None]
+    ) -> None:
         self.active: set[Delivery] = set()
         self.letters: deque[DeadLetter] = deque(maxlen=1000)
         self.letters_forgotten = 0
@@ -120,7 +123,8 @@ class Deliveries:
             if not scope.expired():
                 raise
             raise HandlerTimeout(
-                f"handler {binding.name} took longer than its timeout of {timeout} s on event {event.id} ({event.type!r})"
+                f"handler {binding.name} took longer than its timeout of {timeout} s "
+                f"on event {event.id} of type {event.type!r}"
             ) from exc
 
     async def fail(self, delivery: Delivery, handler: str, exc: BaseException, attempts: int) -> None:
@@ -145,7 +149,7 @@ class Deliveries:
         count = self._failures[handler]
         if count <= _LOGGED_IN_FULL or count & (count - 1) == 0:
             logger.error(
-                "handler %s failed on event %s of type %r, priority %s, try %s (failure %s of this handler): %s",
+                "handler %s failed on event %s of type %r, priority %s, try %s (its failure number %s): %s",
                 handler,
                 event.id,
                 event.type,

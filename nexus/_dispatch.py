@@ -21,10 +21,12 @@ FALLBACK = -1
 
 
 class EventDispatcher:
-    """Finds who takes an event, and awaits it: filters in their order, then the handlers of its type, then the fallback.
+    """Finds who takes an event, and awaits it: filters in their order, then the handlers of its type, then
+    the fallback.
 
     Args:
-        multiple: several handlers may take one type; they run one after the other, in the order of registration.
+        multiple: several handlers may take one type; they run one after the other, in the order of
+        registration.
         bitmode: types are powers of two, and a handler is registered for a mask of them.
 
     Attributes:
@@ -92,11 +94,13 @@ class EventDispatcher:
         Args:
             type: the type; a mask of types in bitmode; -1 for events that nobody else takes.
             handler: an async or plain function of ``(event, queue)`` or ``(event)``, or an `EventConsumer`.
-            concurrency: None runs it in the nexus's own task, one event at a time; a number runs it for so many
+            concurrency: None runs it in the nexus's own task, one event at a time; a number runs it for so
+            many
                 events at once in tasks beside it. A consumer may say so itself by its attribute of that name.
             timeout: seconds after which one try is cancelled and has failed; None for no limit.
             retries: further tries after a failure.
-            retry_delay: seconds before the second try, doubled for each further one; other events go on meanwhile.
+            retry_delay: seconds before the second try, doubled for each further one; other events go on
+            meanwhile.
 
         Raises:
             TypeError: it is not a type, or not a handler.
@@ -122,7 +126,9 @@ class EventDispatcher:
         self._bound(binding)
         self._compile(key)
 
-    def remove_handler(self, type: EventKey | type[NamedEvent[Any]], handler: GenericHandler | None = None) -> None:
+    def remove_handler(
+        self, type: EventKey | type[NamedEvent[Any]], handler: GenericHandler | None = None
+    ) -> None:
         """Remove a handler of a type; without a handler, all of them.
 
         Raises:
@@ -135,14 +141,17 @@ class EventDispatcher:
             raise LookupError(f"there is {which} for type {key!r}")
         self._bindings = [(k, b) for k, b in self._bindings if b not in gone]
         self._compile(key)
+        for binding in gone:
+            self._unbound(binding)
 
     def forget_all(self) -> None:
         """Forget all filters, handlers and ways for replies."""
         self._filters.clear()
         self._reply_ways.clear()
         gone, self._bindings = self._bindings, []
-        for key, _ in gone:
+        for key, binding in gone:
             self._compile(key)
+            self._unbound(binding)
 
     def on(self, type: EventKey | type[NamedEvent[Any]], **options: Any) -> Callable[[H], H]:
         """Register the decorated function as a handler; takes the options of `add_handler`."""
@@ -171,7 +180,9 @@ class EventDispatcher:
         """Return the key of a type or mask."""
         key = event_type_of(type)
         if self.bitmode and (not isinstance(key, int) or (key != FALLBACK and key < 1)):
-            raise ValueError(f"in bitmode a handler is registered for a mask of at least one bit, or -1, not {key!r}")
+            raise ValueError(
+                f"in bitmode a handler is registered for a mask of at least one bit, or -1, not {key!r}"
+            )
         return key
 
     def _overlap(self, one: EventKey, other: EventKey) -> bool:
@@ -182,6 +193,9 @@ class EventDispatcher:
 
     def _bound(self, binding: Binding) -> None:
         """Prepare a new binding; a nexus makes the pool of one that runs beside it."""
+
+    def _unbound(self, binding: Binding) -> None:
+        """Let go of a binding that was removed."""
 
     # Routes.
 

@@ -31,14 +31,19 @@ __all__ = [
 ]
 
 HandlerCall: TypeAlias = "Callable[[Event[Any], SecondaryQueue], Any]"
-"""A handler in its one compiled form: called with the event and the queue; what it returns is awaited if it can be."""
+"""A handler in its one compiled form: called with the event and the queue; what it returns is awaited if it
+can be."""
 
-FilterFunc: TypeAlias = "Callable[[Event[Any], SecondaryQueue], bool | Awaitable[bool]] | Callable[[Event[Any]], bool | Awaitable[bool]]"
+_Consumed: TypeAlias = bool | Awaitable[bool]
+FilterFunc: TypeAlias = (
+    "Callable[[Event[Any], SecondaryQueue], _Consumed] | Callable[[Event[Any]], _Consumed]"
+)
 """Sees every event first; True means consumed: nothing else gets it."""
 
 
 class EventConsumer(abc.ABC):
-    """A handler that is an object. Optional: any function of ``(event)`` or ``(event, queue)`` is a handler too.
+    """A handler that is an object. Optional: any function of ``(event)`` or ``(event, queue)`` is a handler
+    too.
 
     Attributes:
         concurrency: how `AsyncEventNexus.add_handler` runs it unless told: None in the nexus's own task,
@@ -155,13 +160,14 @@ def _wants_queue(signature: inspect.Signature) -> bool:
 def is_plain(handler: object) -> bool:
     """Say whether a handler is a plain Python function, which cannot wait for anything."""
     target = handler if callable(handler) else getattr(handler, "handle", handler)
-    return (inspect.isfunction(target) or inspect.ismethod(target)) and not inspect.iscoroutinefunction(target)
+    return (inspect.isfunction(target) or inspect.ismethod(target)) and not inspect.iscoroutinefunction(
+        target
+    )
 
 
-def create_handler_coro(
-    handler: object, event: Event[Any], queue: SecondaryQueue
-) -> Awaitable[Any]:
-    """Return an awaitable that runs a handler or filter of any kind on the event; nothing runs before it is awaited."""
+def create_handler_coro(handler: object, event: Event[Any], queue: SecondaryQueue) -> Awaitable[Any]:
+    """Return an awaitable that runs a handler or filter of any kind on the event; nothing runs before it is
+    awaited."""
 
     async def run() -> Any:
         result = compile_handler(handler)(event, queue)
@@ -203,10 +209,13 @@ class EventFanout(EventConsumer):
 
         Raises:
             MisconfiguredEventConsumer: there is no handler.
-            ExceptionGroup: what the handlers raised; a lone exception comes as it is. The others were not disturbed.
+            ExceptionGroup: what the handlers raised; a lone exception comes as it is. The others were not
+            disturbed.
         """
         if not self._calls:
-            raise MisconfiguredEventConsumer("this EventFanout has no handler; register one before events come")
+            raise MisconfiguredEventConsumer(
+                "this EventFanout has no handler; register one before events come"
+            )
         errors: list[Exception] = []
         waiting: list[Awaitable[Any]] = []
         for _, call in tuple(self._calls.values()):

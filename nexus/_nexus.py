@@ -11,7 +11,7 @@ from enum import Enum
 from types import TracebackType
 from typing import Any, Self
 
-from ._delivery import Deliveries, DeadLetterHandler, ErrorHandler
+from ._delivery import DeadLetterHandler, Deliveries, ErrorHandler
 from ._dispatch import EventDispatcher
 from ._drain import Drain
 from ._event import Event, EventFactory, EventKey, NamedEvent
@@ -35,10 +35,11 @@ logger = logging.getLogger(__name__)
 class AsyncEventNexus(EventDispatcher, AbstractNexus, EventFactory):
     """Takes events from its sources and from anyone who ingests, and hands each to its filters and handlers.
 
-    The most urgent event comes first, those of one priority in the order they came. Handlers run one at a time in the
-    nexus's own task, whoever ingests, unless they are registered with a `concurrency`.
+    The most urgent event comes first, those of one priority in the order they came. Handlers run one at a
+    time in the nexus's own task, whoever ingests, unless they are registered with a `concurrency`.
 
-    Use it with ``async with``, or await `loop_forever`, or call `start` and `stop`, or `run` it. A nexus lives once.
+    Use it with ``async with``, or await `loop_forever`, or call `start` and `stop`, or `run` it. A nexus
+    lives once.
 
     Args:
         multiple: several handlers may take one type.
@@ -46,7 +47,8 @@ class AsyncEventNexus(EventDispatcher, AbstractNexus, EventFactory):
         name: for logs, tasks and boundaries.
         maxsize: events that wait at one priority; None for the class's `QUEUE_MAXLEN`.
         max_lanes: different priorities waiting at once.
-        ageing: seconds of waiting that make an event count as one priority more urgent; None for strict priorities.
+        ageing: seconds of waiting that make an event count as one priority more urgent; None for strict
+        priorities.
         grace: seconds that a stop gives to what is queued.
         on_error: "continue" after a handler has failed, or "stop".
         rng: where jitter comes from.
@@ -112,8 +114,8 @@ class AsyncEventNexus(EventDispatcher, AbstractNexus, EventFactory):
     async def ingest(self, event: Event[Any]) -> None:
         """Give an event; it is accepted when this returns, and handled in its turn.
 
-        Waits while the event's lane is full and its policy is to block. Cancelled while it waits, the event has not
-        been accepted.
+        Waits while the event's lane is full and its policy is to block. Cancelled while it waits, the event
+        has not been accepted.
 
         Raises:
             BadEvent: it is no event.
@@ -142,7 +144,8 @@ class AsyncEventNexus(EventDispatcher, AbstractNexus, EventFactory):
             self.queue.refuse(event)
 
     def offer(self, event: Event[Any]) -> bool:
-        """Give an event if there is room; False where `ingest` would wait. Raises what `ingest_nowait` does but that."""
+        """Give an event if there is room; False where `ingest` would wait. Raises what `ingest_nowait` does
+        but that."""
         try:
             lane = self._lanes.get(event.priority)
         except (AttributeError, TypeError):
@@ -155,7 +158,8 @@ class AsyncEventNexus(EventDispatcher, AbstractNexus, EventFactory):
     async def ingest_many(self, events: Iterable[Event[Any]]) -> None:
         """Give events in their order; waits like `ingest`.
 
-        Cancelled or failing in the middle, the events before that point have been accepted and the rest has not.
+        Cancelled or failing in the middle, the events before that point have been accepted and the rest has
+        not.
         """
         queue = self.queue
         lanes = self._lanes
@@ -212,7 +216,9 @@ class AsyncEventNexus(EventDispatcher, AbstractNexus, EventFactory):
     def _not_open(self) -> Exception:
         """Make the error for an event that comes before the start or after the end."""
         if self.state is self.States.READY:
-            return BadCall(f"{self.name}: AsyncEventNexus event loop not running; start() it before events come")
+            return BadCall(
+                f"{self.name}: AsyncEventNexus event loop not running; start() it before events come"
+            )
         return LoopStopped(f"{self.name}: the nexus is stopping or has stopped and takes no more events")
 
     # Sources.
@@ -239,7 +245,8 @@ class AsyncEventNexus(EventDispatcher, AbstractNexus, EventFactory):
             self.add_producer(item)
         else:
             raise TypeError(
-                f"a source is a SimpleEventConverter or an EventProducer, not {item.__class__.__name__}: {item!r:.80}"
+                "a source is a SimpleEventConverter or an EventProducer, "
+                f"not {item.__class__.__name__}: {item!r:.80}"
             )
 
     def add_converter(self, converter: SimpleEventConverter) -> None:
@@ -270,8 +277,6 @@ class AsyncEventNexus(EventDispatcher, AbstractNexus, EventFactory):
             LookupError: it is not there.
         """
         await self._life.remove_source(source)
-        if isinstance(source, EventProducer):
-            source.deregister_nexus(self)
 
     # Handlers; registering is the dispatcher's.
 
@@ -284,7 +289,8 @@ class AsyncEventNexus(EventDispatcher, AbstractNexus, EventFactory):
         self.queue.set_policy(type, policy)
 
     def set_error_handler(self, handler: ErrorHandler | None) -> None:
-        """Call this with ``(event, exception, handler name)`` for every event that has failed; None for nobody."""
+        """Call this with ``(event, exception, handler name)`` for every event that has failed; None for
+        nobody."""
         self._deliveries.error_handler = handler
 
     def set_dead_letter_handler(self, handler: DeadLetterHandler | None) -> None:
@@ -293,14 +299,19 @@ class AsyncEventNexus(EventDispatcher, AbstractNexus, EventFactory):
 
     @property
     def dead_letters(self) -> tuple[DeadLetter, ...]:
-        """The last thousand events that failed, the oldest first; ingest ``letter.event`` to try one again."""
+        """The last thousand events that failed, the oldest first; ingest ``letter.event`` to try one
+        again."""
         return tuple(self._deliveries.letters)
 
     def _bound(self, binding: Binding) -> None:
         size = binding.options.concurrency
         if size is not None:
             binding.pool = Pool(binding, size, self.queue, self._deliveries, self._life.spawn)
-            self._life.pools.append(binding.pool)
+            self._life.pools = [*(pool for pool in self._life.pools if not pool.is_gone), binding.pool]
+
+    def _unbound(self, binding: Binding) -> None:
+        if binding.pool is not None:
+            binding.pool.retire()
 
     def stats(self) -> Stats:
         """Return what the nexus has done so far; reading them walks the queue once."""
@@ -328,14 +339,17 @@ class AsyncEventNexus(EventDispatcher, AbstractNexus, EventFactory):
             InvalidLoopState: it was started before.
         """
         if self.state is not self.States.READY:
-            raise InvalidLoopState(f"{self.name}: start() called when state is {self.state.name}; a nexus lives once")
+            raise InvalidLoopState(
+                f"{self.name}: start() called when state is {self.state.name}; a nexus lives once"
+            )
         self._life.begin()
         return self._life.launch()
 
     async def loop_forever(self) -> None:
         """Run the nexus here, until `stop` is called or this is cancelled.
 
-        Cancelled, it stops its sources and handlers at once; what is still queued stays in the report of `stop`.
+        Cancelled, it stops its sources and handlers at once; what is still queued stays in the report of
+        `stop`.
 
         Raises:
             LoopAlreadyStarted: it is running.
@@ -363,13 +377,15 @@ class AsyncEventNexus(EventDispatcher, AbstractNexus, EventFactory):
         return self._life.stop(self.grace if grace is None else grace)
 
     def run(self, *, grace: float | None = None, freeze: bool = True) -> StopReport:
-        """Run the nexus in an event loop of its own until it is stopped; SIGINT and SIGTERM stop it gracefully.
+        """Run the nexus in an event loop of its own until it is stopped; SIGINT and SIGTERM stop it
+        gracefully.
 
         A second signal interrupts at once.
 
         Args:
             grace: seconds for what is queued at the stop; None for the nexus's own.
-            freeze: take what exists at the start out of the garbage collector's rounds (`gc.freeze`), which keeps the
+            freeze: take what exists at the start out of the garbage collector's rounds (`gc.freeze`), which
+            keeps the
                 longest waits of urgent events short.
 
         Raises:
@@ -378,7 +394,8 @@ class AsyncEventNexus(EventDispatcher, AbstractNexus, EventFactory):
         return run_nexus(self, self.grace if grace is None else grace, freeze=freeze)
 
     def cleanup(self) -> None:
-        """Close all sources, then forget sources, handlers and filters. For a nexus that has stopped or never ran."""
+        """Close all sources, then forget sources, handlers and filters. For a nexus that has stopped or
+        never ran."""
         self._life.close_sources()
         self.forget_all()
 
@@ -400,7 +417,11 @@ class AsyncEventNexus(EventDispatcher, AbstractNexus, EventFactory):
     async def __aenter__(self) -> Self:
         """Start, and wait until the sources have been started."""
         self.start()
-        await self._life.started()
+        try:
+            await self._life.started()
+        except BaseException:
+            await self.stop(grace=0)
+            raise
         return self
 
     async def __aexit__(

@@ -21,10 +21,9 @@ __all__ = ["take_stats"]
 def take_stats(queue: AsyncEventPriorityQueue, drain: Drain, deliveries: Deliveries, life: Life) -> Stats:
     """Read everything at once; nothing changes meanwhile, for nothing is awaited."""
     drain.count_plain()
-    accounts = {route.key: route for route in queue.ledger}
 
-    def key_of(event: Event[Any]) -> EventKey:
-        return event.type if event.type in accounts else OTHER_TYPES
+    def key_of(event: Event[Any] | None) -> EventKey:
+        return queue.ledger.account(event.type).key if event is not None else OTHER_TYPES
 
     active: Counter[EventKey] = Counter(key_of(delivery.event) for delivery in deliveries.active)
     if drain.event is not None:
@@ -32,8 +31,6 @@ def take_stats(queue: AsyncEventPriorityQueue, drain: Drain, deliveries: Deliver
     queued = Counter(active)
     queued.update(key_of(event) for event in queue.events())
     queued.update(key_of(item.event) for item in set().union(*(pool.items for pool in life.pools)))
-    if OTHER_TYPES in queued:
-        queue.ledger.account(OTHER_TYPES)
     types = {route.key: route.counts(queued[route.key], active[route.key]) for route in queue.ledger}
     types = {key: counts for key, counts in types.items() if counts.ingested or counts.refused}
 
@@ -57,5 +54,3 @@ def take_stats(queue: AsyncEventPriorityQueue, drain: Drain, deliveries: Deliver
         handling={lane.priority: lane.handling.snapshot() for lane in lanes if lane.handling.count},
         sources=life.source_states(),
     )
-
-

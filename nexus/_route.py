@@ -41,6 +41,7 @@ class Route:
 
     __slots__ = (
         "bindings",
+        "coroutine",
         "drops",
         "expired",
         "failed",
@@ -57,7 +58,9 @@ class Route:
         self.key = key
         self.bindings: tuple[Binding, ...] = ()
         self.single: HandlerCall | None = None
-        """The handler, where there is just one; then `is_async` says whether it is a coroutine function."""
+        """The handler, where there is just one."""
+        self.coroutine: HandlerCall | None = None
+        """The same, where it is a coroutine function."""
         self.others: tuple[HandlerCall, ...] = ()
         """The handlers, where there are several."""
         self.is_async = False
@@ -68,6 +71,7 @@ class Route:
         """Take these handlers; say whether events may go to them straight, without options to honour."""
         self.bindings = bindings
         self.single = bindings[0].call if len(bindings) == 1 else None
+        self.coroutine = self.single if bindings and bindings[0].is_async else None
         self.is_async = all(binding.is_async for binding in bindings)
         self.others = tuple(binding.call for binding in bindings) if len(bindings) > 1 else ()
         return bool(bindings) and all(binding.is_bare for binding in bindings)
@@ -117,7 +121,8 @@ class Ledger:
         return route
 
     def own(self, key: EventKey) -> Route:
-        """Return the type's own account, also when the ledger is full: types with handlers or policies have one."""
+        """Return the type's own account, also when the ledger is full: types with handlers or policies have
+        one."""
         route = self._routes.get(key)
         if route is None:
             route = self._routes[key] = Route(key)

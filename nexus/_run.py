@@ -1,10 +1,12 @@
-"""Running a nexus as a whole program: an event loop of its own, signals, and the garbage collector out of the way."""
+"""Running a nexus as a whole program: an event loop of its own, signals, and the garbage collector out of
+the way."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import gc
+import logging
 import signal
 import threading
 from collections.abc import Iterator
@@ -19,6 +21,11 @@ if TYPE_CHECKING:
 
 __all__ = ["run_nexus"]
 
+logger = logging.getLogger(__name__)
+
+_PATIENCE = 1.0
+"""Seconds that tasks which outlive the nexus have to end."""
+
 
 def run_nexus(nexus: AsyncEventNexus, grace: float, *, freeze: bool) -> StopReport:
     """Run the nexus until it has stopped, and return its report."""
@@ -27,9 +34,17 @@ def run_nexus(nexus: AsyncEventNexus, grace: float, *, freeze: bool) -> StopRepo
     except RuntimeError:
         pass
     else:
-        raise BadCall("run() makes an event loop of its own, and one is running here; await loop_forever() instead")
-    with asyncio.Runner() as runner:
+        raise BadCall(
+            "run() makes an event loop of its own, and one is running here; await loop_forever() instead"
+        )
+    runner = asyncio.Runner()
+    try:
         return runner.run(_run(nexus, grace, freeze))
+    finally:
+        try:
+            runner.run(_end_tasks())
+        finally:
+            runner.close()
 
 
 async def _run(nexus: AsyncEventNexus, grace: float, freeze: bool) -> StopReport:
@@ -47,9 +62,26 @@ async def _run(nexus: AsyncEventNexus, grace: float, freeze: bool) -> StopReport
     return await nexus.stop()
 
 
+async def _end_tasks() -> None:
+    """Cancel what is left in the loop; from what will not end within a second it is taken out of the loop's sight.
+
+    `asyncio.Runner` would wait for it for ever.
+    """
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in left:
+        task.cancel()
+    if left:
+        _, left = await asyncio.wait(left, timeout=_PATIENCE)
+    for task in left:
+        logger.error("%s will not end and is abandoned", task.get_name())
+        asyncio._unregister_task(task)
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
+
+
 @contextlib.contextmanager
 def _signals(nexus: AsyncEventNexus, grace: float) -> Iterator[None]:
-    """Turn the first SIGINT or SIGTERM into a graceful stop; the second one interrupts, whatever is running."""
+    """Turn the first SIGINT or SIGTERM into a graceful stop; the second one interrupts, whatever is
+    running."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -63,11 +95,11 @@ def _signals(nexus: AsyncEventNexus, grace: float) -> Iterator[None]:
             raise KeyboardInterrupt
         loop.call_soon_threadsafe(lambda: nexus.stop(grace=grace))
 
-    before: dict[int, Any] = {}
+    before: dict[signal.Signals, Any] = {}
     for number in (signal.SIGINT, signal.SIGTERM):
         before[number] = signal.signal(number, stop)
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for restored, handler in before.items():
+            signal.signal(restored, handler)

@@ -20,7 +20,8 @@ _log2 = math.log2
 
 @attrs.frozen
 class Histogram:
-    """How a time is spread over many events; a percentile is right to 9 %, and never below a tenth of a microsecond."""
+    """How a time is spread over many events; a percentile is right to 9 %, and never below a tenth of a
+    microsecond."""
 
     count: int
     """Events measured."""
@@ -37,7 +38,8 @@ class Histogram:
         return self.total / self.count if self.count else 0.0
 
     def percentile(self, percent: float) -> float:
-        """Return the time, in seconds, that this share of the events did not exceed; 0 when nothing was measured.
+        """Return the time, in seconds, that this share of the events did not exceed; 0 when nothing was
+        measured.
 
         Args:
             percent: from 0 to 100.
@@ -94,7 +96,8 @@ class LatencyRecorder:
 
 @attrs.frozen
 class TypeCounts:
-    """What became of the events of one type; `ingested` is always the sum of the others, `refused` and `active` apart."""
+    """What became of the events of one type; `ingested` is always the sum of the others, `refused` and
+    `active` apart."""
 
     ingested: int = 0
     """Accepted, or dropped at the door by the type's own policy."""
@@ -147,8 +150,9 @@ class SourceState:
 class Stats:
     """A nexus at one moment.
 
-    ``ingested = handled + failed + unhandled + expired + dropped + queued`` holds at any moment. `ingested` is
-    counted where events enter and leave the lanes, the others where they are settled, so `balanced` says something.
+    ``ingested = handled + failed + unhandled + expired + dropped + queued`` holds at any moment. `ingested`
+    is counted where events enter and leave the lanes, the others where they are settled, so `balanced` says
+    something.
     """
 
     ingested: int
@@ -164,7 +168,8 @@ class Stats:
     refused: int
     """Never accepted; the caller got `QueueFull`."""
     types: Mapping[EventKey, TypeCounts]
-    """The same counts for each type seen; beyond a thousand types without a handler the rest is under ``*``."""
+    """The same counts for each type seen; beyond a thousand types without a handler the rest is under
+    ``*``."""
     lanes: Mapping[int, int]
     """Events waiting, per priority, the most urgent first."""
     waiting: Mapping[int, Histogram]
