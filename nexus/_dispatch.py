@@ -26,7 +26,7 @@ class EventDispatcher:
 
     Args:
         multiple: several handlers may take one type; they run one after the other, in the order of
-        registration.
+            registration.
         bitmode: types are powers of two, and a handler is registered for a mask of them.
 
     Attributes:
@@ -95,12 +95,12 @@ class EventDispatcher:
             type: the type; a mask of types in bitmode; -1 for events that nobody else takes.
             handler: an async or plain function of ``(event, queue)`` or ``(event)``, or an `EventConsumer`.
             concurrency: None runs it in the nexus's own task, one event at a time; a number runs it for so
-            many
-                events at once in tasks beside it. A consumer may say so itself by its attribute of that name.
+                many events at once in tasks beside it. A consumer may say so itself by its attribute of that
+                name.
             timeout: seconds after which one try is cancelled and has failed; None for no limit.
             retries: further tries after a failure.
             retry_delay: seconds before the second try, doubled for each further one; other events go on
-            meanwhile.
+                meanwhile.
 
         Raises:
             TypeError: it is not a type, or not a handler.
@@ -170,7 +170,11 @@ class EventDispatcher:
         """
         if name in self._reply_ways:
             raise LookupError(f"replies have a way named {name!r} already")
-        self._reply_ways[name] = Binding(handler, HandlerOptions(), is_async=True)
+        self._reply_ways[name] = Binding(handler, HandlerOptions(), iscoroutinefunction(handler))
+
+    def has_reply_way(self, name: str) -> bool:
+        """Say whether replies have a way of this name."""
+        return name in self._reply_ways
 
     def remove_reply_way(self, name: str) -> None:
         """Forget a way for replies; one that is not there changes nothing."""

@@ -49,6 +49,8 @@ class Drain:
         self._deliveries = deliveries
         self._secondary = SecondaryQueue(queue)
         self._clock: Callable[[], float]
+        self.is_over = False
+        """Whether the nexus has stopped, and a handler that comes back now is the last."""
         self._length = 1
         self._pace = 0.0
         """Seconds an event took lately, in quick runs."""
@@ -67,7 +69,7 @@ class Drain:
         """
         self._clock = clock_of(asyncio.get_running_loop())
         queue = self._queue
-        while True:
+        while not self.is_over:
             try:
                 queue.busy = True
                 await self._work()
@@ -88,7 +90,7 @@ class Drain:
         clock, lanes = self._clock, self._lanes
         began = now = clock()
         handled = 0
-        while (lane := lanes.select(now)) is not None:
+        while not self.is_over and (lane := lanes.select(now)) is not None:
             wait = lane.waited(now)
             length = min(self._length, len(lane))
             self._lane, self._run_length = lane, length
@@ -240,10 +242,10 @@ class Drain:
             bindings = self._dispatcher.bindings_for(event)
             if not bindings:
                 await self._unhandled(event, account)
-            elif isinstance(entry, Slot) and len(bindings) == 1 and (pool := bindings[0].pool) and pool.is_busy:
+            elif isinstance(entry, Slot) and len(bindings) == 1 and bindings[0].pool is not None:
                 self.event = None
                 if slot_again(entry, event):
-                    pool.submit(entry)
+                    bindings[0].pool.submit(entry)
             else:
                 self.event = None
                 await self._deliveries.deliver(Delivery(event, account, lane), bindings)

@@ -48,9 +48,12 @@ class EventConsumer(abc.ABC):
     Attributes:
         concurrency: how `AsyncEventNexus.add_handler` runs it unless told: None in the nexus's own task,
             a number for that many tasks beside it.
+        lanewise: whether it runs beside the nexus's own task with one event at a time of each priority, so that
+            an ordinary event that has to wait never holds up an urgent one.
     """
 
     concurrency: int | None = None
+    lanewise: bool = False
 
     @abc.abstractmethod
     async def handle(self, event: Event[Any], queue: SecondaryQueue) -> None:
@@ -210,7 +213,7 @@ class EventFanout(EventConsumer):
         Raises:
             MisconfiguredEventConsumer: there is no handler.
             ExceptionGroup: what the handlers raised; a lone exception comes as it is. The others were not
-            disturbed.
+                disturbed.
         """
         if not self._calls:
             raise MisconfiguredEventConsumer(

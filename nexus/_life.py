@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import weakref
 from collections.abc import Coroutine, Generator, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -13,21 +15,27 @@ from ._delivery import Deliveries
 from ._drain import Drain
 from ._event import Event
 from ._queue import Giver
-from ._source import EventSource
+from ._source import EventProducer, EventSource
 from ._stats import SourceState, Stats
 from ._supervisor import SourceRunner, SourceStateEvent
+from ._turn import turn
 from .errors import BadCall
 
 if TYPE_CHECKING:
     from ._nexus import AsyncEventNexus
-    from ._pool import Pool
+    from ._pool import LanePool, Pool
 
 __all__ = ["Life", "StopReport", "Stopping"]
 
 logger = logging.getLogger(__name__)
 
 _PATIENCE = 1.0
-"""Seconds that a cancelled task has to end; then it is cancelled again, has as long once more, and counts as stuck."""
+"""Seconds that a cancelled task has to end; then it is cancelled again, has as long once more, and counts as
+stuck."""
+
+_FINISHED = ("ended", "stopped")
+_FINISHED_KEPT = 1000
+"""States of sources that are gone, kept for `Stats`; those of living sources are all kept."""
 
 
 @attrs.frozen
@@ -57,7 +65,9 @@ class Stopping:
 
     def __await__(self) -> Generator[Any, None, StopReport]:
         if asyncio.current_task() in self._life.tasks and self._life.report is None:
-            raise BadCall("a handler or source that awaits nexus.stop() waits for itself; call it without await")
+            raise BadCall(
+                "a handler or source that awaits nexus.stop() waits for itself; call it without await"
+            )
         return self._life.stopped().__await__()
 
 
@@ -68,7 +78,7 @@ class Life:
         self.state = "READY"
         self.loop: asyncio.AbstractEventLoop | None = None
         self.tasks: set[asyncio.Task[Any]] = set()
-        self.pools: list[Pool] = []
+        self.pools: list[Pool | LanePool] = []
         self.failure: BaseException | None = None
         self.report: StopReport | None = None
         self._nexus = nexus
@@ -76,10 +86,16 @@ class Life:
         self._deliveries = deliveries
         self._runners: dict[EventSource, SourceRunner | None] = {}
         self._states: dict[str, SourceState] = {}
+        self._finished: dict[str, None] = {}
+        """Names of sources that are gone, the latest last."""
+        self._numbers: dict[str, int] = {}
+        self._former: weakref.WeakSet[EventProducer] = weakref.WeakSet()
+        """Producers that have ended and could be started again by their owner."""
+        self._has_lived = False
         self._main: asyncio.Task[None] | None = None
         self._end: asyncio.Future[None] | None = None
         self._deadline = float("inf")
-        self._grace = 0.0
+        self._settled_before = 0
         self._hurry = asyncio.Event()
         self._done = asyncio.Event()
         self._looping = asyncio.Event()
@@ -128,23 +144,27 @@ class Life:
         """Run a source in a task of its own."""
         base = getattr(source, "name", None) or source.__class__.__name__
         name = base
-        number = 2
-        while name in self._states and self._states[name].state != "ended":
-            name, number = f"{base}-{number}", number + 1
-        runner = SourceRunner(
-            source, name, self._nexus.queue, rng=self._nexus.rng, announce=self._announce
-        )
+        while name in self._states and self._states[name].state not in _FINISHED:
+            self._numbers[base] = number = self._numbers.get(base, 1) + 1
+            name = f"{base}-{number}"
+        runner = SourceRunner(source, name, self._nexus.queue, rng=self._nexus.rng, announce=partial(self._announce, source))
         self._runners[source] = runner
+        self._finished.pop(name, None)
         self._states[name] = runner.state
         runner.task = self.spawn(runner.run(), f"source.{name}")
 
-    def _announce(self, state: SourceState) -> None:
+    def _announce(self, source: EventSource, state: SourceState) -> None:
         """Note how a source fares, and tell the handlers of `SourceStateEvent`."""
-        while len(self._states) >= 1000:
-            self._states.pop(next((n for n, s in self._states.items() if s.state in ("ended", "stopped")), state.name))
         self._states[state.name] = state
+        if state.state in _FINISHED:
+            self._finished[state.name] = None
+            if len(self._finished) > _FINISHED_KEPT:
+                oldest = next(iter(self._finished))
+                del self._finished[oldest], self._states[oldest]
         if state.state == "ended":
-            self._runners = {s: r for s, r in self._runners.items() if r is None or r.state.name != state.name}
+            self._runners.pop(source, None)
+            if isinstance(source, EventProducer):
+                self._former.add(source)
         nexus = self._nexus
         if nexus.queue.closed is None and SourceStateEvent.event_type in nexus.handlers:
             nexus.queue.admit(nexus.create_event(state, event_type=SourceStateEvent), Giver.HOLDER)
@@ -158,8 +178,26 @@ class Life:
         if source not in self._runners:
             raise LookupError(f"{source!r:.80} is not registered with {self._nexus.name}")
         runner = self._runners.pop(source)
-        if runner is not None and runner.task is not None:
-            await self._cancel([runner.task])
+        try:
+            await self._end_runners([runner])
+        finally:
+            self._part(source)
+
+    async def _end_runners(self, runners: Iterable[SourceRunner | None]) -> list[str]:
+        """End sources; returns the names of the tasks that would not."""
+        tasks = [runner.task for runner in runners if runner is not None and runner.task is not None]
+        try:
+            await turn()  # a task cancelled before its first step would not close its source
+        except BaseException:
+            for task in tasks:
+                task.cancel()
+            raise
+        return await self._cancel(tasks)
+
+    def _part(self, source: EventSource) -> None:
+        """Have a producer give nothing more to this nexus."""
+        if isinstance(source, EventProducer):
+            source.deregister_nexus(self._nexus)
 
     def close_sources(self) -> None:
         """Close and forget all sources, without waiting."""
@@ -187,7 +225,22 @@ class Life:
         """Live in a new task."""
         assert self.loop is not None
         self._main = self.loop.create_task(self.live(), name=f"nexus[{self._nexus.name}]")
+        self._main.add_done_callback(self._never_lived)
         return self._main
+
+    def _never_lived(self, main: asyncio.Task[None]) -> None:
+        """End a nexus whose task was cancelled before its first step."""
+        if not self._has_lived:
+            self._nexus.queue.close(self._nexus._not_open)
+            self._report(StopReport(0, tuple(self._nexus.queue.events()), (), self._nexus.stats()))
+
+    def _report(self, report: StopReport) -> None:
+        """Be stopped, and tell who waits for it."""
+        self.report = report
+        self.state = "STOPPED"
+        self._nexus.queue.sealed = True
+        self._done.set()
+        self._nexus._wake_drained()
 
     async def started(self) -> None:
         """Wait until every source has been started once, or the nexus has ended."""
@@ -207,8 +260,11 @@ class Life:
 
     async def live(self) -> None:
         """Live from the start to the end of the stop."""
-        assert self.loop is not None and self._end is not None
+        assert self.loop is not None
+        assert self._end is not None
+        self._has_lived = True
         drain = self.spawn(self._drain.run(self._nexus._check_idle), "drain")
+        drain.add_done_callback(lambda _: self._request_end())
         for source in self.sources:
             self._start_source(source)
         watch = self.spawn(self._watch_start([r for r in self._runners.values() if r is not None]), "start")
@@ -241,15 +297,20 @@ class Life:
         if self._end is not None and not self._end.done():
             self._end.set_result(None)
 
+    def _note_stop(self) -> None:
+        """Remember what was settled when the stop began."""
+        if self._nexus.queue.closed is None:
+            stats = self._nexus.stats()
+            self._settled_before = stats.ingested - stats.queued
+
     def stop(self, grace: float) -> Stopping:
         """Begin the stop, or hurry the one under way."""
         if not grace >= 0:
             raise ValueError(f"grace must be 0 seconds or more, not {grace!r}")
         if self.state == "READY":
-            self.state = "STOPPED"
-            self.report = StopReport(0, (), (), self._nexus.stats())
-            self._done.set()
+            self._report(StopReport(0, (), (), self._nexus.stats()))
         elif self.is_running and self.loop is not None:
+            self._note_stop()
             self._nexus.queue.close(self._nexus._not_open)
             self._deadline = min(self._deadline, self.loop.time() + grace)
             self._hurry.set()
@@ -259,6 +320,8 @@ class Life:
     async def stopped(self) -> StopReport:
         """Wait for the end."""
         await self._done.wait()
+        if self._main is not None and self._main is not asyncio.current_task():
+            await asyncio.wait((self._main,))  # it has a step left
         assert self.report is not None
         return self.report
 
@@ -266,29 +329,35 @@ class Life:
         """Stop the sources, drain the queue until the deadline, end every task, and report."""
         nexus = self._nexus
         nexus.queue.close(nexus._not_open)
-        before = nexus.stats()
-        stuck = await self._cancel([r.task for r in self._runners.values() if r is not None and r.task is not None])
+        self._note_stop()
+        stuck = await self._end_runners(self._runners.values())
+        for producer in tuple(self._former):
+            producer.close()  # in case its owner has started it again
+        for source in (*self._runners, *self._former):
+            self._part(source)
         if self.failure is None:
             await self._drain_until_deadline(drain)
         stuck += await self._cancel(tuple(self.tasks))
-        self._deliveries.give_back_all()
+        self._drain.is_over = self._deliveries.is_over = True
+        nexus.queue.lanes.current = None
         for pool in self.pools:
             for lane, event in reversed(pool.waiting()):
                 nexus.queue.put_back(lane, event)
+        self._deliveries.give_back_all()
         after = nexus.stats()
-        settled = after.ingested - after.queued - (before.ingested - before.queued)
-        self.report = StopReport(settled, tuple(nexus.queue.events()), tuple(stuck), after)
-        if not self.report.clean:
+        settled = after.ingested - after.queued - self._settled_before
+        held = [] if self._drain.event is None else [self._drain.event]
+        remaining = sorted((*held, *nexus.queue.events()), key=lambda event: event.priority)
+        report = StopReport(settled, tuple(remaining), tuple(stuck), after)
+        if not report.clean:
             logger.warning(
                 "%s stopped with %s events not handled and %s tasks stuck: %s",
                 nexus.name,
-                len(self.report.remaining),
+                len(report.remaining),
                 len(stuck),
                 ", ".join(stuck) or "none",
             )
-        self.state = "STOPPED"
-        self._done.set()
-        nexus._wake_drained()
+        self._report(report)
 
     async def _drain_until_deadline(self, drain: asyncio.Task[None]) -> None:
         """Wait until nothing is queued, the deadline has passed, or the drain has failed."""
@@ -302,7 +371,9 @@ class Life:
                 self._hurry.clear()
                 hurry = asyncio.ensure_future(self._hurry.wait())
                 try:
-                    await asyncio.wait((idle, drain, hurry), timeout=left, return_when=asyncio.FIRST_COMPLETED)
+                    await asyncio.wait(
+                        (idle, drain, hurry), timeout=left, return_when=asyncio.FIRST_COMPLETED
+                    )
                 finally:
                     hurry.cancel()
         finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import random
 from collections.abc import Iterable
@@ -18,7 +19,7 @@ from ._event import Event, EventFactory, EventKey, NamedEvent
 from ._handler import DeadLetter
 from ._life import Life, Stopping, StopReport
 from ._policy import OverloadPolicy
-from ._pool import Pool
+from ._pool import LanePool, Pool
 from ._queue import AsyncEventPriorityQueue, Giver
 from ._report import take_stats
 from ._route import Binding
@@ -30,6 +31,8 @@ from .errors import BadCall, InvalidLoopState, LoopAlreadyStarted, LoopStopped
 __all__ = ["AsyncEventNexus"]
 
 logger = logging.getLogger(__name__)
+
+_numbers = itertools.count(1)
 
 
 class AsyncEventNexus(EventDispatcher, AbstractNexus, EventFactory):
@@ -48,7 +51,7 @@ class AsyncEventNexus(EventDispatcher, AbstractNexus, EventFactory):
         maxsize: events that wait at one priority; None for the class's `QUEUE_MAXLEN`.
         max_lanes: different priorities waiting at once.
         ageing: seconds of waiting that make an event count as one priority more urgent; None for strict
-        priorities.
+            priorities.
         grace: seconds that a stop gives to what is queued.
         on_error: "continue" after a handler has failed, or "stop".
         rng: where jitter comes from.
@@ -89,6 +92,8 @@ class AsyncEventNexus(EventDispatcher, AbstractNexus, EventFactory):
         if not grace >= 0:
             raise ValueError(f"grace must be 0 seconds or more, not {grace!r}")
         self.name = name
+        self.domain = f"{name}#{next(_numbers)}"
+        """A name no other nexus of this process has."""
         self.grace = grace
         self.rng = rng or random.Random()
         self.queue = AsyncEventPriorityQueue(
@@ -99,6 +104,7 @@ class AsyncEventNexus(EventDispatcher, AbstractNexus, EventFactory):
             ledger=self.ledger,
         )
         """The queue; put events in by `ingest` and its kin, which know the life of the nexus."""
+        self.queue.domain = self.domain
         self._lanes = self.queue.lanes
         self._deliveries = Deliveries(self.queue, stop_on_error=on_error == "stop", settled=self._check_idle)
         self._drain = Drain(self.queue, self, self._deliveries)
@@ -305,8 +311,9 @@ class AsyncEventNexus(EventDispatcher, AbstractNexus, EventFactory):
 
     def _bound(self, binding: Binding) -> None:
         size = binding.options.concurrency
-        if size is not None:
-            binding.pool = Pool(binding, size, self.queue, self._deliveries, self._life.spawn)
+        if size is not None or getattr(binding.handler, "lanewise", False):
+            kind = Pool if size is not None else LanePool
+            binding.pool = kind(binding, size or 1, self.queue, self._deliveries, self._life.spawn)
             self._life.pools = [*(pool for pool in self._life.pools if not pool.is_gone), binding.pool]
 
     def _unbound(self, binding: Binding) -> None:
@@ -385,8 +392,7 @@ class AsyncEventNexus(EventDispatcher, AbstractNexus, EventFactory):
         Args:
             grace: seconds for what is queued at the stop; None for the nexus's own.
             freeze: take what exists at the start out of the garbage collector's rounds (`gc.freeze`), which
-            keeps the
-                longest waits of urgent events short.
+                keeps the longest waits of urgent events short.
 
         Raises:
             BadCall: an event loop is running here already; await `loop_forever` there.

@@ -9,13 +9,14 @@ from itertools import count
 from typing import Any
 
 from ._delivery import Deliveries, Delivery
+from ._event import Event
 from ._lanes import Lane, Slot
 from ._queue import AsyncEventPriorityQueue
 from ._route import Binding
 from ._slots import open_slot
 from ._turn import TURN_SECONDS, turn
 
-__all__ = ["Pool"]
+__all__ = ["LanePool", "Pool"]
 
 
 class Pool:
@@ -45,11 +46,26 @@ class Pool:
         self._tasks: set[asyncio.Task[None]] = set()
         self._idle: list[asyncio.Future[None]] = []
         self._retired = False
+        self._now: Callable[[Event[Any]], bool] | None = None
+        """The handler's own way to handle an event without waiting, or to say that it cannot."""
+        if not binding.has_options:
+            self._now = getattr(binding.handler, "handle_nowait", None)
 
     @property
-    def is_busy(self) -> bool:
-        """Whether the next event would have to wait."""
-        return bool(self._backlog) or (not self._idle and len(self._tasks) >= self._size)
+    def is_idle(self) -> bool:
+        """Whether nothing waits and nothing is being handled."""
+        return not self._backlog and len(self._idle) == len(self._tasks)
+
+    def offer(self, event: Event[Any], queue: object) -> None:
+        """Handle the event here and now if that needs no waiting; else keep it for a task.
+
+        Called by the drain as if it were the handler: what is kept is not counted as handled yet.
+        """
+        if self._now is not None and self.is_idle and self._now(event):
+            return
+        account = self._queue.ledger.account(event.type)
+        account.handled -= 1  # the drain is about to add it; the task will
+        self.submit(Delivery(event, account, self._queue.lanes[event.priority]))
 
     def submit(self, item: Delivery | Slot) -> None:
         """Take an event: a delivery, or a slot whose event a policy may still drop while it waits."""
@@ -110,7 +126,7 @@ class Pool:
         handled = 0
         while True:
             if not self._backlog:
-                if self._retired:
+                if self._retired or self._deliveries.is_over:
                     return
                 waiter = loop.create_future()
                 self._idle.append(waiter)
@@ -150,3 +166,64 @@ class Pool:
             self._deliveries.expire(delivery)
             return None
         return delivery
+
+
+class LanePool:
+    """Runs a handler on one event of each priority at a time, so that none waits behind a less urgent one.
+
+    Args:
+        size: events of one priority at once.
+    """
+
+    def __init__(
+        self,
+        binding: Binding,
+        size: int,
+        queue: AsyncEventPriorityQueue,
+        deliveries: Deliveries,
+        spawn: Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]],
+    ) -> None:
+        self._make = lambda: Pool(binding, size, queue, deliveries, spawn)
+        self._most = queue.lanes.max_lanes
+        self._pools: dict[int, Pool] = {}
+        self._retired = False
+
+    def _pool(self, priority: int) -> Pool:
+        """Return the pool of one priority; idle ones give way when there are as many as lanes."""
+        pool = self._pools.get(priority)
+        if pool is None:
+            if len(self._pools) >= self._most:
+                for key in [key for key, other in self._pools.items() if other.is_idle]:
+                    self._pools.pop(key).retire()
+            pool = self._pools[priority] = self._make()
+            if self._retired:
+                pool.retire()
+        return pool
+
+    def offer(self, event: Event[Any], queue: object) -> None:
+        """Handle the event or keep it, as `Pool.offer` does."""
+        self._pool(event.priority).offer(event, queue)
+
+    def submit(self, item: Delivery | Slot) -> None:
+        """Take an event, as `Pool.submit` does."""
+        self._pool(item.lane.priority).submit(item)
+
+    def retire(self) -> None:
+        """Let the tasks end once what waits is handled."""
+        self._retired = True
+        for pool in self._pools.values():
+            pool.retire()
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether it was retired and has nothing left to do."""
+        return self._retired and all(pool.is_gone for pool in self._pools.values())
+
+    def waiting(self) -> list[tuple[Lane, Any]]:
+        """Take out all that waits, as lane and entry, in order."""
+        return [place for pool in self._pools.values() for place in pool.waiting()]
+
+    @property
+    def items(self) -> set[Delivery | Slot]:
+        """What waits here and is counted by its lane."""
+        return {item for pool in self._pools.values() for item in pool.items}

@@ -74,6 +74,10 @@ class AsyncEventPriorityQueue:
         """Whether the taker is with a handler, so that time may pass between two puts."""
         self.closed: Callable[[], Exception] | None = None
         """Makes the error that `put` raises; None while the queue is open."""
+        self.sealed = False
+        """Whether a closed queue lets in nobody at all any more, handlers included."""
+        self.domain = ""
+        """Whose queue it is: the unique name of its nexus's domain."""
         self._clock: Callable[[], float] = monotonic
         self._loop: asyncio.AbstractEventLoop | None = None
         self._bound = False
@@ -165,7 +169,7 @@ class AsyncEventPriorityQueue:
 
     def admit(self, event: Event[Any], giver: Giver) -> bool:
         """Give an event the careful way; False when its giver has to wait for room."""
-        if self.closed is not None and giver is Giver.OUTSIDE:
+        if self.closed is not None and (giver is Giver.OUTSIDE or self.sealed):
             raise self.closed()
         try:
             lane = self.lanes.get(event.priority)
@@ -304,7 +308,7 @@ class AsyncEventPriorityQueue:
         except asyncio.CancelledError:
             if getter.done() and not getter.cancelled():
                 self._wake_getter()
-            else:
+            elif getter in self._getters:
                 self._getters.remove(getter)
             raise
 
@@ -328,6 +332,11 @@ class SecondaryQueue:
 
     def __init__(self, queue: AsyncEventPriorityQueue) -> None:
         self._queue = queue
+
+    @property
+    def domain(self) -> str:
+        """The unique name of the nexus's domain, which boundaries go by."""
+        return self._queue.domain
 
     async def put(self, event: Event[Any]) -> None:
         """Give a secondary event or a reply; does not wait.

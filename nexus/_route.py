@@ -32,8 +32,12 @@ class Binding:
     @property
     def is_bare(self) -> bool:
         """Whether it runs inline, with neither timeout nor retries."""
-        options = self.options
-        return self.pool is None and options.timeout is None and options.retries == 0
+        return self.pool is None and not self.has_options
+
+    @property
+    def has_options(self) -> bool:
+        """Whether a try may be cut short or repeated."""
+        return self.options.timeout is not None or self.options.retries > 0
 
 
 class Route:
@@ -58,7 +62,7 @@ class Route:
         self.key = key
         self.bindings: tuple[Binding, ...] = ()
         self.single: HandlerCall | None = None
-        """The handler, where there is just one."""
+        """The handler, where there is just one; the door of its pool, where it has one."""
         self.coroutine: HandlerCall | None = None
         """The same, where it is a coroutine function."""
         self.others: tuple[HandlerCall, ...] = ()
@@ -70,6 +74,9 @@ class Route:
     def compile(self, bindings: tuple[Binding, ...]) -> bool:
         """Take these handlers; say whether events may go to them straight, without options to honour."""
         self.bindings = bindings
+        if len(bindings) == 1 and bindings[0].pool is not None:
+            self.single, self.coroutine = bindings[0].pool.offer, None
+            return True
         self.single = bindings[0].call if len(bindings) == 1 else None
         self.coroutine = self.single if bindings and bindings[0].is_async else None
         self.is_async = all(binding.is_async for binding in bindings)
