@@ -32,7 +32,14 @@ from nexus.adapters._zmq_socket import ZmqWire
 from nexus.boundaries._envelope import MAX_SIZE, BadFrame, pack, preview, unpack
 from nexus.errors import BadCall, NoMoreEvents, PackerError
 
-__all__ = ["ZmqAbstractConverter", "ZmqEventConverter", "ZmqEventReceiver", "ZmqEventSender", "send_event"]
+__all__ = [
+    "BadFrame",
+    "ZmqAbstractConverter",
+    "ZmqEventConverter",
+    "ZmqEventReceiver",
+    "ZmqEventSender",
+    "send_event",
+]
 
 logger = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ class DeadlockError(RuntimeError):
 
 
 class TimeLimitError(TimeoutError):
-    """The simulated time allowed by `run(limit=...)` is over; the message names who still waits."""
+    """The simulated time allowed by ``run(limit=...)`` is over; the message names who still waits."""
 
 
 def by_name(tasks: Iterable[asyncio.Task[Any]]) -> list[asyncio.Task[Any]]:
