@@ -7,6 +7,7 @@ import logging
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from inspect import isawaitable
+from itertools import count
 from typing import Any, TypeAlias
 
 from ._event import Event
@@ -14,7 +15,7 @@ from ._handler import DeadLetter
 from ._lanes import Again, Lane
 from ._queue import AsyncEventPriorityQueue, SecondaryQueue
 from ._route import Binding, Route
-from .errors import HandlerTimeout
+from .errors import HandlerError, HandlerTimeout
 
 __all__ = ["Deliveries", "Delivery", "ErrorHandler", "is_passing"]
 
@@ -25,6 +26,8 @@ ErrorHandler: TypeAlias = "Callable[[Event[Any], BaseException, str], Any]"
 DeadLetterHandler: TypeAlias = "Callable[[DeadLetter], Any]"
 
 _LOGGED_IN_FULL = 10
+
+_order = count()
 
 
 def is_passing(exc: BaseException) -> bool:
@@ -39,12 +42,14 @@ def is_passing(exc: BaseException) -> bool:
 class Delivery:
     """One event with a handler, or between two tries."""
 
-    __slots__ = ("event", "failed", "lane", "pending", "route", "waits")
+    __slots__ = ("event", "failed", "lane", "order", "pending", "route", "waits")
 
     def __init__(self, event: Event[Any], route: Route, lane: Lane) -> None:
         self.event = event
         self.route = route
         self.lane = lane
+        self.order = next(_order)
+        """Grows from one delivery to the next."""
         self.pending = 1
         """Handlers that have not finished, and one for the delivery itself while it is under way."""
         self.waits = 0
@@ -68,6 +73,8 @@ class Deliveries:
         self.letters_forgotten = 0
         self.error_handler: ErrorHandler | None = None
         self.dead_letter_handler: DeadLetterHandler | None = None
+        self.is_over = False
+        """Whether the nexus has stopped, and a handler that comes back now is the last of its task."""
         self._queue = queue
         self._secondary = SecondaryQueue(queue)
         self.stop_on_error = stop_on_error
@@ -83,7 +90,12 @@ class Deliveries:
             if binding.pool is not None:
                 binding.pool.submit(delivery)
             else:
-                await self.run(delivery, binding, 1)
+                try:
+                    await self.run(delivery, binding, 1)
+                except BaseException as exc:
+                    if not is_passing(exc):  # it has failed, and the nexus stops for it
+                        self.finish(delivery)
+                    raise
         self.finish(delivery)
 
     async def run(self, delivery: Delivery, binding: Binding, attempt: int) -> None:
@@ -93,8 +105,7 @@ class Deliveries:
                 await self._attempt(delivery.event, binding)
             except BaseException as exc:
                 if is_passing(exc):
-                    self.give_back(delivery)
-                    raise
+                    raise  # it stays active, and `give_back_all` puts it back
                 if attempt > binding.options.retries:
                     await self.fail(delivery, binding.name, exc, attempt)
                     return
@@ -141,6 +152,8 @@ class Deliveries:
         if self.dead_letter_handler is not None:
             await self._tell(self.dead_letter_handler, letter)
         if self.stop_on_error:
+            if isinstance(exc, asyncio.CancelledError):  # raised as it is, it would pass for a cancelled task
+                raise HandlerError(f"handler {handler} raised CancelledError") from exc
             raise exc
 
     def _log(self, handler: str, event: Event[Any], exc: BaseException, attempts: int) -> None:
@@ -182,12 +195,6 @@ class Deliveries:
                 delivery.route.handled += 1
             self._settled()
 
-    def give_back(self, delivery: Delivery) -> None:
-        """Put an event back in front of its lane: its handler was cancelled and has not handled it."""
-        if delivery in self.active:
-            self.active.discard(delivery)
-            self._queue.put_back(delivery.lane, delivery.event)
-
     def expire(self, delivery: Delivery) -> None:
         """Note that the event's deadline passed while it waited for a busy handler."""
         if delivery.pending == 1 and delivery in self.active:
@@ -216,5 +223,6 @@ class Deliveries:
         for handle in self._parked.values():
             handle.cancel()
         self._parked.clear()
-        for delivery in tuple(self.active):
-            self.give_back(delivery)
+        for delivery in sorted(self.active, key=lambda delivery: delivery.order, reverse=True):
+            self._queue.put_back(delivery.lane, delivery.event)
+        self.active.clear()

@@ -290,6 +290,12 @@ class Life:
         if self.failure is not None:
             raise self.failure
 
+    def take_failure(self) -> BaseException | None:
+        """Return what made the nexus fail, for somebody who will raise it."""
+        if self._main is not None and self._main.done() and not self._main.cancelled():
+            self._main.exception()  # it is retrieved now
+        return self.failure
+
     # Stop.
 
     def _request_end(self) -> None:

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from ._backoff import Backoff
+from ._delivery import is_passing
 from ._event import Event, NamedEvent
 from ._queue import AsyncEventPriorityQueue, Giver
 from ._source import EventSource, SimpleEventConverter, close_source
 from ._stats import SourceState
 from ._turn import turn
-from .errors import MultipleStart, NoMoreEvents
+from .errors import LoopStopped, MultipleStart, NoMoreEvents, QueueFull
 
 __all__ = ["SourceRunner", "SourceStateEvent"]
 
 logger = logging.getLogger(__name__)
 
 _PULLS_PER_TURN = 64
+
+_users: Counter[int] = Counter()
+"""How many nexuses run a source, by the source's `id`; the last one closes it."""
 
 
 class SourceStateEvent(NamedEvent[SourceState]):
@@ -55,13 +61,16 @@ class SourceRunner:
     async def run(self) -> None:
         """Run the source until it ends or this is cancelled; it is closed in either case."""
         first = True
+        _users[id(self.source)] += 1
         try:
             while True:
                 try:
                     await self._once(first)
                 except NoMoreEvents:
                     break
-                except Exception as exc:
+                except BaseException as exc:
+                    if is_passing(exc):
+                        raise
                     self.begun.set()
                     await self._failed(exc)
                 else:
@@ -78,9 +87,10 @@ class SourceRunner:
         """Start the source and stay with it; returns when it has ended by itself."""
         source = self.source
         try:
-            started = await (source.start() if first else source.restart())  # type: ignore[func-returns-value]
-        except MultipleStart:  # another nexus has started it already
-            started = None
+            begin: Callable[[], Awaitable[object]] = source.start if first else source.restart
+            started = await begin()
+        except MultipleStart:  # another nexus, or the user, has started it already
+            started = getattr(source, "task", None)
         self.begun.set()
         if isinstance(source, SimpleEventConverter):
             if not self._backoff.failures:
@@ -88,34 +98,46 @@ class SourceRunner:
             await self._pull(source)
         elif isinstance(started, asyncio.Future):
             self._recovered()
-            await started
+            # Not `await started`: cancelled with this task, it would end for every other nexus too.
+            await asyncio.wait((started,))
+            if not started.cancelled():
+                started.result()
         else:
             self._recovered()
             await asyncio.get_running_loop().create_future()
 
     async def _pull(self, converter: SimpleEventConverter) -> None:
-        """Pull events for as long as there are any; one that is in hand is never lost, not even by cancellation."""
+        """Pull events for as long as there are any; one that is in hand is never lost, not even by
+        cancellation."""
         queue = self._queue
         obtain_many = getattr(converter, "obtain_events", None)
         pulled = 0
         while True:
-            events: list[Event[Any]] = await obtain_many() if obtain_many else [await converter.obtain_event()]
+            events: list[Event[Any]] = (
+                await obtain_many() if obtain_many else [await converter.obtain_event()]
+            )
             if self._backoff.failures:
                 self._recovered()
             for place, event in enumerate(events):
-                if not queue.admit(event, Giver.OUTSIDE):
-                    try:
+                try:
+                    if not queue.admit(event, Giver.OUTSIDE):
                         await queue.wait_for_room(event)
-                    except BaseException:
-                        for held in events[place:]:
+                except QueueFull:
+                    continue  # its policy is `Fail`: it was counted as refused, and the source goes on
+                except BaseException as exc:
+                    stopping = isinstance(exc, LoopStopped | asyncio.CancelledError)
+                    for held in events[place if stopping else place + 1 :]:
+                        with contextlib.suppress(Exception):
                             queue.admit(held, Giver.HOLDER)
-                        raise
+                    if isinstance(exc, LoopStopped):
+                        await asyncio.get_running_loop().create_future()  # until the stop cancels this
+                    raise
             pulled += len(events)
             if pulled >= _PULLS_PER_TURN:
                 pulled = 0
                 await turn()
 
-    async def _failed(self, exc: Exception) -> None:
+    async def _failed(self, exc: BaseException) -> None:
         """Note a failure and wait until the next try."""
         loop = asyncio.get_running_loop()
         was_degraded = self._backoff.degraded
@@ -139,7 +161,7 @@ class SourceRunner:
         if self._backoff.degraded:
             self._backoff.recovered()
 
-    def _become(self, state: str, exc: Exception | None = None) -> None:
+    def _become(self, state: str, exc: BaseException | None = None) -> None:
         """Take a state, and announce it if it is another one."""
         old = self.state
         error = f"{exc.__class__.__name__}: {exc}" if exc is not None else old.error
@@ -148,7 +170,11 @@ class SourceRunner:
             self._announce(self.state)
 
     async def _close(self) -> None:
-        """Close the source; what that raises is logged."""
+        """Close the source, if no other nexus runs it; what that raises is logged."""
+        _users[id(self.source)] -= 1
+        if _users[id(self.source)] > 0:
+            return
+        del _users[id(self.source)]
         try:
             await close_source(self.source)
         except Exception:
