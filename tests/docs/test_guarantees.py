@@ -13,6 +13,7 @@ import zmq.asyncio
 
 import nexus
 from nexus import AsyncEventNexus, Event, errors
+from nexus.boundaries import AsyncEventBoundary
 from nexus.boundaries.zmq import ZmqEventReceiver, ZmqEventSender
 from nexus.testing import Recorder, assert_ledger_balanced, assert_order, virtual_time
 
@@ -321,6 +322,52 @@ async def test_stop_on_error_reports_the_rest() -> None:
     report = await domain.stop()
     assert [event.payload for event in report.remaining] == ["y"]
     assert_ledger_balanced(domain, failed=1, queued=1)
+
+
+def joined(**far: Any) -> tuple[AsyncEventNexus, AsyncEventNexus, AsyncEventBoundary]:
+    """Give two domains and the boundary that events of type "a" cross from the first to the second."""
+    near, beyond, boundary = AsyncEventNexus(), AsyncEventNexus(**far), AsyncEventBoundary()
+    near.add_handler("a", boundary)
+    beyond.add_producer(boundary)
+    return near, beyond, boundary
+
+
+@virtual_time
+async def test_a_crossing_event_counts_on_both_sides() -> None:
+    """An event is handled here once it is accepted there, and accounted for there on its own."""
+    near, beyond, _ = joined()
+    beyond.add_handler("a", failing)
+    async with beyond, near:
+        await near.ingest_many(made(1))
+    assert_ledger_balanced(near, ingested=1, handled=1)
+    assert_ledger_balanced(beyond, ingested=1, failed=1)
+
+
+@virtual_time
+async def test_a_full_domain_holds_back_its_own_priority() -> None:
+    """An event that finds no room beyond waits, and an urgent one passes it."""
+    near, beyond, _ = joined(maxsize=1)
+    recorder = Recorder()
+    beyond.add_filter(recorder.handle)
+    beyond.add_handler("a", slow)
+    async with beyond, near:
+        await near.ingest_many(made(*[1.0] * 4))
+        await asyncio.sleep(0.5)
+        await near.ingest(Event(9, "a", -1, 0.0))
+    assert [event.id for event in recorder.events][:2] == [0, 9]
+    assert_ledger_balanced(beyond, handled=5)
+
+
+@virtual_time
+async def test_an_event_that_cannot_cross_fails_here() -> None:
+    """Where the domain beyond has stopped, the event is given up on this side and counted."""
+    near, beyond, _ = joined()
+    async with near:
+        async with beyond:
+            pass
+        await near.ingest_many(made(1))
+    assert isinstance(near.dead_letters[0].exception, errors.BadCall)
+    assert_ledger_balanced(near, failed=1)
 
 
 @pytest.fixture
