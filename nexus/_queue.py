@@ -106,7 +106,7 @@ class AsyncEventPriorityQueue:
     def events(self) -> Iterator[Event[Any]]:
         """Iterate over the waiting events by priority; the queue must not change meanwhile."""
         for lane in self.lanes.occupied:
-            for entry in lane:
+            for entry in lane.line:
                 event = entry if isinstance(entry, Event) else entry.event
                 if event is not None:
                     yield event
@@ -117,7 +117,7 @@ class AsyncEventPriorityQueue:
         return (
             self.turned_away
             + self.lanes.taken_before
-            + sum(lane.taken + len(lane) for lane in self.lanes.values())
+            + sum(lane.taken + len(lane.line) for lane in self.lanes.values())
         )
 
     # Policies.
@@ -181,7 +181,7 @@ class AsyncEventPriorityQueue:
             lane = self.room.find_lane(event.priority)
             if lane is None:
                 return self._overflow(event, None, state, giver)
-        elif not lane:
+        elif not lane.line:
             check_event(event)
         loop = asyncio_events._get_running_loop()
         if loop is not self._loop:
@@ -199,12 +199,12 @@ class AsyncEventPriorityQueue:
     def _append(self, event: Event[Any], lane: Lane, state: TypePolicy | None) -> None:
         """Put the event in line; there is room."""
         lane.mark(self._clock())
-        lane.append(state.slot(event, lane) if state is not None and state.keeps_slots else event)
+        lane.line.append(state.slot(event, lane) if state is not None and state.keeps_slots else event)
         if not lane.occupied:
             self.lanes.occupy(lane)
             self._wake_getter()
         if not self._policies and not self.busy and not lane.waiters and not self.room.laneless:
-            lane.limit = min(len(lane) + lane.stride, self.maxsize - lane.backlog - lane.promised)
+            lane.limit = min(len(lane.line) + lane.stride, self.maxsize - lane.backlog - lane.promised)
 
     def _overflow(self, event: Event[Any], lane: Lane | None, state: TypePolicy | None, giver: Giver) -> bool:
         """Deal with an event that finds its lane full, or none; False when its giver has to wait."""
@@ -225,7 +225,7 @@ class AsyncEventPriorityQueue:
         if giver is Giver.HANDLER and held >= self.max_secondary:
             self.refuse(event)
         if lane is None:
-            lane = self.lanes[event.priority] = Lane(event.priority)
+            lane = self.lanes.force(event.priority)
         self._append(event, lane, state)
         return True
 
@@ -262,7 +262,7 @@ class AsyncEventPriorityQueue:
 
     def put_back(self, lane: Lane, entry: Any) -> None:
         """Return an entry to the front of its lane, as if it had never left."""
-        lane = self.lanes.get(lane.priority) or self.lanes.setdefault(lane.priority, Lane(lane.priority))
+        lane = self.lanes.force(lane.priority)
         if isinstance(entry, Again):
             lane.holes += 1
         lane.put_back(entry)
@@ -287,10 +287,10 @@ class AsyncEventPriorityQueue:
             asyncio.QueueEmpty: there is none.
         """
         while (lane := self.lanes.select(self._clock())) is not None:
-            entry = lane.popleft()
+            entry = lane.line.popleft()
             lane.taken += 1
             event: Event[Any] | None = open_slot(entry) if entry.__class__ is Slot else entry
-            if not lane:
+            if not lane.line:
                 self.lanes.vacate(lane)
             self.room.release(lane)
             if event is not None:
