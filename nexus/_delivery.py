@@ -42,7 +42,7 @@ def is_passing(exc: BaseException) -> bool:
 class Delivery:
     """One event with a handler, or between two tries."""
 
-    __slots__ = ("event", "failed", "lane", "order", "pending", "route", "waits")
+    __slots__ = ("event", "failed", "lane", "order", "pending", "route", "taken", "waits")
 
     def __init__(self, event: Event[Any], route: Route, lane: Lane) -> None:
         self.event = event
@@ -55,6 +55,9 @@ class Delivery:
         self.waits = 0
         """Pools in whose backlog it stands; while it does, its lane counts it, not `Deliveries.active`."""
         self.failed = False
+        """Whether a handler has failed for good."""
+        self.taken = False
+        """Whether a handler has handled it; one that neither took nor failed is too late for all of them."""
 
 
 class Deliveries:
@@ -80,7 +83,7 @@ class Deliveries:
         self.stop_on_error = stop_on_error
         self._settled = settled
         self._failures: Counter[str] = Counter()
-        self._parked: dict[Delivery, asyncio.TimerHandle] = {}
+        self._parked: dict[Again, asyncio.TimerHandle] = {}
 
     async def deliver(self, delivery: Delivery, bindings: tuple[Binding, ...]) -> None:
         """Take an event through its handlers; returns when those that run inline have finished."""
@@ -115,6 +118,7 @@ class Deliveries:
                     self._park(delivery, binding, attempt, delay)
                     return
             else:
+                delivery.taken = True
                 self.finish(delivery)
                 return
 
@@ -185,24 +189,17 @@ class Deliveries:
             logger.exception("the listener for failed events raised an error itself")
 
     def finish(self, delivery: Delivery) -> None:
-        """Note that one handler has finished; the last one settles the event."""
+        """Note that one handler has finished, or came too late; the last one settles the event."""
         delivery.pending -= 1
         if delivery.pending == 0 and delivery in self.active:
             self.active.discard(delivery)
             if delivery.failed:
                 delivery.route.failed += 1
-            else:
+            elif delivery.taken:
                 delivery.route.handled += 1
+            else:
+                delivery.route.expired += 1
             self._settled()
-
-    def expire(self, delivery: Delivery) -> None:
-        """Note that the event's deadline passed while it waited for a busy handler."""
-        if delivery.pending == 1 and delivery in self.active:
-            self.active.discard(delivery)
-            delivery.route.expired += 1
-            self._settled()
-        else:
-            self.finish(delivery)
 
     # Retries with a delay.
 
@@ -210,13 +207,15 @@ class Deliveries:
         """Try again later; other events go on meanwhile."""
         again = Again(delivery, binding, attempt)
         loop = asyncio.get_running_loop()
-        self._parked[delivery] = loop.call_later(delay, self._unpark, again)
+        self._parked[again] = loop.call_later(delay, self._unpark, again)
 
     def _unpark(self, again: Again) -> None:
-        """Put a second try in front of its lane."""
-        delivery = again.delivery
-        self._parked.pop(delivery, None)
-        self._queue.put_back(delivery.lane, again)
+        """Put a second try in front of its lane, or of what waits for its own tasks."""
+        del self._parked[again]
+        if again.binding.pool is not None:
+            again.binding.pool.submit(again)
+        else:
+            self._queue.put_back(again.delivery.lane, again)
 
     def give_back_all(self) -> None:
         """Put every event that is not settled back in its lane; their handlers have been cancelled."""

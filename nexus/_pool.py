@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from itertools import count
-from typing import Any
+from typing import Any, TypeAlias
 
 from ._delivery import Deliveries, Delivery
 from ._event import Event
-from ._lanes import Lane, Slot
+from ._lanes import Again, Lane, Slot
 from ._queue import AsyncEventPriorityQueue
 from ._route import Binding
 from ._slots import open_slot
 from ._turn import TURN_SECONDS, turn
 
 __all__ = ["LanePool", "Pool"]
+
+_SLACK = 64
+
+Item: TypeAlias = Delivery | Slot | Again
 
 
 class Pool:
@@ -42,7 +46,9 @@ class Pool:
         self._deliveries = deliveries
         self._spawn = spawn
         self._order = count()
-        self._backlog: list[tuple[int, int, Delivery | Slot]] = []
+        self._backlog: list[tuple[int, int, Item]] = []
+        self._sweep_at = _SLACK
+        """The length at which places of dropped events are taken out."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._idle: list[asyncio.Future[None]] = []
         self._retired = False
@@ -67,15 +73,21 @@ class Pool:
         account.handled -= 1  # the drain is about to add it; the task will
         self.submit(Delivery(event, account, self._queue.lanes[event.priority]))
 
-    def submit(self, item: Delivery | Slot) -> None:
-        """Take an event: a delivery, or a slot whose event a policy may still drop while it waits."""
-        heappush(self._backlog, (item.lane.priority, next(self._order), item))
-        if isinstance(item, Slot) or item.waits == 0:
-            item.lane.backlog += 1
-            item.lane.limit = 0
-        if isinstance(item, Delivery):
-            item.waits += 1
-            self._deliveries.active.discard(item)
+    def submit(self, item: Item) -> None:
+        """Take a delivery, a slot whose event a policy may still drop while it waits, or a second try."""
+        number = next(self._order)
+        if isinstance(item, Again):
+            heappush(self._backlog, (item.delivery.lane.priority, -number, item))
+        else:
+            heappush(self._backlog, (item.lane.priority, number, item))
+            if isinstance(item, Slot) or item.waits == 0:
+                item.lane.backlog += 1
+                item.lane.limit = 0
+            if isinstance(item, Delivery):
+                item.waits += 1
+                self._deliveries.active.discard(item)
+        if len(self._backlog) >= self._sweep_at:
+            self._sweep()
         while self._idle:
             waiter = self._idle.pop()
             if not waiter.done():
@@ -85,6 +97,12 @@ class Pool:
             task = self._spawn(self._work(), f"handler.{self._binding.name}")
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+
+    def _sweep(self) -> None:
+        """Forget the places of events that were dropped."""
+        self._backlog = [p for p in self._backlog if not (isinstance(p[2], Slot) and p[2].event is None)]
+        heapify(self._backlog)
+        self._sweep_at = 2 * len(self._backlog) + _SLACK
 
     def retire(self) -> None:
         """Let the tasks end once what waits is handled: the handler was removed."""
@@ -104,6 +122,8 @@ class Pool:
         self._backlog.clear()
         found: list[tuple[Lane, Any]] = []
         for item in items:
+            if isinstance(item, Again):
+                continue  # its event is one of the active ones
             if isinstance(item, Delivery):
                 item.waits -= 1
                 if item.waits > 0:
@@ -117,7 +137,7 @@ class Pool:
     @property
     def items(self) -> set[Delivery | Slot]:
         """What waits here and is counted by its lane."""
-        return {item for _, _, item in self._backlog if item.event is not None}
+        return {i for _, _, i in self._backlog if not isinstance(i, Again) and i.event is not None}
 
     async def _work(self) -> None:
         """Handle what waits, for as long as the nexus runs."""
@@ -138,8 +158,9 @@ class Pool:
                 began, handled = loop.time(), 0
                 continue
             _, _, item = heappop(self._backlog)
-            delivery = self._take(item)
-            if delivery is not None:
+            if isinstance(item, Again):
+                await self._deliveries.run(item.delivery, self._binding, item.attempt)
+            elif (delivery := self._take(item)) is not None:
                 await self._deliveries.run(delivery, self._binding, 1)
             handled += 1
             if handled >= 64 or loop.time() - began > TURN_SECONDS:
@@ -163,7 +184,7 @@ class Pool:
             self._queue.room.release(lane)
         deadline = delivery.event.deadline
         if deadline is not None and asyncio.get_running_loop().time() > deadline:
-            self._deliveries.expire(delivery)
+            self._deliveries.finish(delivery)
             return None
         return delivery
 
@@ -204,9 +225,10 @@ class LanePool:
         """Handle the event or keep it, as `Pool.offer` does."""
         self._pool(event.priority).offer(event, queue)
 
-    def submit(self, item: Delivery | Slot) -> None:
+    def submit(self, item: Item) -> None:
         """Take an event, as `Pool.submit` does."""
-        self._pool(item.lane.priority).submit(item)
+        lane = item.delivery.lane if isinstance(item, Again) else item.lane
+        self._pool(lane.priority).submit(item)
 
     def retire(self) -> None:
         """Let the tasks end once what waits is handled."""
