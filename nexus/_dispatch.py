@@ -34,6 +34,9 @@ class EventDispatcher:
     """
 
     def __init__(self, multiple: bool = False, bitmode: bool = False) -> None:
+        for name, value in (("multiple", multiple), ("bitmode", bitmode)):
+            if not isinstance(value, int):
+                raise TypeError(f"{name} is True or False, not {value!r}; a name is given as name=...")
         self.multiple = multiple
         self.bitmode = bitmode
         self.ledger = Ledger()
@@ -154,7 +157,13 @@ class EventDispatcher:
             self._unbound(binding)
 
     def on(self, type: EventKey | type[NamedEvent[Any]], **options: Any) -> Callable[[H], H]:
-        """Register the decorated function as a handler; takes the options of `add_handler`."""
+        """Register the decorated function as a handler; takes the options of `add_handler`.
+
+        Raises:
+            TypeError: it is used without a type, or with something that is none.
+            ValueError: the mask is not positive.
+        """
+        self._key(type)
 
         def register(function: H) -> H:
             self.add_handler(type, function, **options)

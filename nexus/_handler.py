@@ -48,8 +48,8 @@ class EventConsumer(abc.ABC):
     Attributes:
         concurrency: how `AsyncEventNexus.add_handler` runs it unless told: None in the nexus's own task,
             a number for that many tasks beside it.
-        lanewise: whether it runs beside the nexus's own task with one event at a time of each priority, so that
-            an ordinary event that has to wait never holds up an urgent one.
+        lanewise: whether it runs beside the nexus's own task with one event at a time of each priority, so
+            that an ordinary event that has to wait never holds up an urgent one.
     """
 
     concurrency: int | None = None
@@ -122,7 +122,7 @@ def compile_handler(handler: object, *, what: str = "handler") -> HandlerCall:
     """Bring a handler or filter into its one form.
 
     Raises:
-        TypeError: it cannot be called with an event, or with an event and a queue.
+        TypeError: it cannot be called with an event, or with an event and a queue, or is a generator.
     """
     call = handler
     if not callable(call):
@@ -132,6 +132,11 @@ def compile_handler(handler: object, *, what: str = "handler") -> HandlerCall:
                 f"a {what} is a function of (event) or (event, queue), or an object with such a method "
                 f"called handle; {handler!r} is neither"
             )
+    if inspect.isgeneratorfunction(call) or inspect.isasyncgenfunction(call):
+        raise TypeError(
+            f"the {what} {name_of(handler)} has a yield, so calling it would run nothing; "
+            "put events on the queue it is called with, or make it an EventConverter"
+        )
     try:
         signature = inspect.signature(call)
     except (TypeError, ValueError):  # a builtin that does not say: taken at the full form
