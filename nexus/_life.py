@@ -147,7 +147,8 @@ class Life:
         while name in self._states and self._states[name].state not in _FINISHED:
             self._numbers[base] = number = self._numbers.get(base, 1) + 1
             name = f"{base}-{number}"
-        runner = SourceRunner(source, name, self._nexus.queue, rng=self._nexus.rng, announce=partial(self._announce, source))
+        announce = partial(self._announce, source)
+        runner = SourceRunner(source, name, self._nexus.queue, rng=self._nexus.rng, announce=announce)
         self._runners[source] = runner
         self._finished.pop(name, None)
         self._states[name] = runner.state
@@ -344,8 +345,7 @@ class Life:
         if self.failure is None:
             await self._drain_until_deadline(drain)
         stuck += await self._cancel(tuple(self.tasks))
-        self._drain.is_over = self._deliveries.is_over = True
-        nexus.queue.lanes.current = None
+        self.halt()
         for pool in self.pools:
             for lane, event in reversed(pool.waiting()):
                 nexus.queue.put_back(lane, event)
@@ -364,6 +364,11 @@ class Life:
                 ", ".join(stuck) or "none",
             )
         self._report(report)
+
+    def halt(self) -> None:
+        """Hand no further event to a handler."""
+        self._drain.is_over = self._deliveries.is_over = True
+        self._nexus.queue.lanes.current = None
 
     async def _drain_until_deadline(self, drain: asyncio.Task[None]) -> None:
         """Wait until nothing is queued, the deadline has passed, or the drain has failed."""

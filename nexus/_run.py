@@ -63,7 +63,7 @@ async def _run(nexus: AsyncEventNexus, grace: float, freeze: bool) -> StopReport
 
 
 async def _end_tasks() -> None:
-    """Cancel what is left in the loop; from what will not end within a second it is taken out of the loop's sight.
+    """Cancel what is left in the loop, and abandon what does not end within a second.
 
     `asyncio.Runner` would wait for it for ever.
     """
