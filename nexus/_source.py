@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import asyncio
 import weakref
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
 from ._event import Event, EventFactory
@@ -28,9 +28,10 @@ class EventSource:
     async def start(self) -> None:
         """Begin. A subclass's `start` awaits ``super().start()``."""
 
-    async def restart(self) -> None:
-        """Begin again after a failure; the same as `start` unless overridden."""
-        await self.start()
+    async def restart(self) -> object:
+        """Begin again after a failure; the same as `start`, what it returns included, unless overridden."""
+        start: Callable[[], Awaitable[object]] = self.start
+        return await start()
 
     def close(self) -> None:
         """Give up what the source holds; may be called twice."""
