@@ -15,7 +15,7 @@ import nexus
 from nexus import AsyncEventNexus, Event, errors
 from nexus.boundaries import AsyncEventBoundary
 from nexus.boundaries.zmq import ZmqEventReceiver, ZmqEventSender
-from nexus.testing import Recorder, assert_ledger_balanced, assert_order, virtual_time
+from nexus.testing import MemoryWire, Recorder, assert_ledger_balanced, assert_order, virtual_time
 
 PAGE = Path(__file__).parents[2] / "docs" / "guarantees.md"
 
@@ -368,6 +368,21 @@ async def test_an_event_that_cannot_cross_fails_here() -> None:
         await near.ingest_many(made(1))
     assert isinstance(near.dead_letters[0].exception, errors.BadCall)
     assert_ledger_balanced(near, failed=1)
+
+
+@virtual_time
+async def test_metadata_stays_behind() -> None:
+    """The wire form of async-nexus has the four fields of an event and no others."""
+    near, far = MemoryWire.pair()
+    plant, control, recorder = AsyncEventNexus(), AsyncEventNexus(), Recorder()
+    plant.add_handler("a", ZmqEventSender(near))
+    control.add_converter(ZmqEventReceiver(far))
+    control.add_handler("a", recorder)
+    async with control, plant:
+        await plant.ingest(Event(1, "a", 0, "x", deadline=9.0, headers={"unit": "K"}))
+        (event,) = await recorder.wait_for(1)
+    assert event == Event(1, "a", 0, "x")
+    assert (event.deadline, event.headers) == (None, {})
 
 
 @pytest.fixture

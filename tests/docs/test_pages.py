@@ -112,7 +112,7 @@ class Page:
                 done = subprocess.run(
                     ["bash", "-c", line[2:]],
                     cwd=self.folder,
-                    env={**os.environ, "PATH": path},
+                    env={**os.environ, "PATH": path, "COLUMNS": "80"},
                     stdout=subprocess.PIPE,
                     stderr=subprocess.STDOUT,
                     text=True,
