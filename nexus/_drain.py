@@ -57,6 +57,13 @@ class Drain:
         self._lane: Lane | None = None
         self._run: Iterator[int] = iter(())
         self._run_length = 0
+        self._noted = 0
+        """Entries of the run that its lane knows to be gone already."""
+        self._empty = 0
+        """Entries of the run that were no events: dropped ones, second tries."""
+        self._watched = False
+        self._was_waited_for = False
+        """Whether the run's last handler let the loop run, so that the time went there."""
         self._others: Iterator[Any] = iter(())
         self._plain: Route | None = None
         self._plain_left = 0
@@ -69,7 +76,7 @@ class Drain:
         """
         self._clock = clock_of(asyncio.get_running_loop())
         queue = self._queue
-        while not self.is_over:
+        while True:
             try:
                 queue.busy = True
                 await self._work()
@@ -77,9 +84,11 @@ class Drain:
                 self._settle_run()
                 self.event = None
                 queue.busy = False
+            if self.is_over:
+                return
             queue.room.release_all()
             if self._lanes.any_occupied:
-                self._lanes.look_again()
+                self._lanes.look_again(self._clock())
                 await turn()
             else:
                 idle()
@@ -88,13 +97,17 @@ class Drain:
     async def _work(self) -> None:
         """Handle events for one turn."""
         clock, lanes = self._clock, self._lanes
+        loop = asyncio.get_running_loop()
         began = now = clock()
         handled = 0
         while not self.is_over and (lane := lanes.select(now)) is not None:
             wait = lane.waited(now)
-            length = min(self._length, len(lane))
+            length = min(self._length, len(lane.line))
             self._lane, self._run_length = lane, length
             self._run = iter(range(length))
+            if not self._watched:
+                self._watched = True
+                loop.call_soon(self._interrupted)
             while True:
                 try:
                     await self._take_run(lane, self._run)
@@ -108,9 +121,21 @@ class Drain:
             if now - began > TURN_SECONDS or handled >= TURN_COUNT:
                 return
 
+    def _interrupted(self) -> None:
+        """End the run after the present event: its handler waits for something, and time passes."""
+        self._watched = False
+        lane = self._lane
+        if lane is not None:
+            taken = self.taken
+            lane.taken += taken
+            self._noted += taken
+            self._was_waited_for = True
+            self._lanes.current = None
+            self._lanes.look_again()
+
     async def _take_run(self, lane: Lane, run: Iterator[int]) -> None:
         """Handle the next events of a lane, until the run is over or a more urgent lane has something."""
-        pop = lane.popleft
+        pop = lane.line.popleft
         lanes = self._lanes
         direct = self._dispatcher.direct
         queue = self._secondary
@@ -149,7 +174,7 @@ class Drain:
     ) -> None:
         """Handle the events of one type that stand together, by a plain function; they are counted by the
         run."""
-        pop = lane.popleft
+        pop = lane.line.popleft
         lanes = self._lanes
         queue = self._secondary
         kind = event.type
@@ -180,20 +205,23 @@ class Drain:
         if lane is None:
             return 0
         taken = self._run_length - length_hint(self._run)
-        lane.taken += taken
+        lane.taken += taken - self._noted
+        events = taken - self._empty
+        last_was_slow = self._was_waited_for
         self._lane, self._run, self._run_length = None, iter(()), 0
-        if not lane:
+        self._noted, self._empty, self._was_waited_for = 0, 0, False
+        if not lane.line:
             self._lanes.vacate(lane)
-        if taken and span is not None:
-            if span < _QUICK or taken == 1:
-                self._pace = span / taken
-                lane.waiting.record(wait, taken)
-                lane.handling.record(self._pace, taken)
+        if events > 0 and span is not None:
+            if span < _QUICK or events == 1:
+                self._pace = span / events
+                lane.waiting.record(wait, events)
+                lane.handling.record(self._pace, events)
             else:  # one of them was slow: it gets all the time beyond the usual pace
-                rest = taken - 1
-                slow = max(span - self._pace * rest, span / taken)
+                rest = events - 1
+                slow = max(span - self._pace * rest, span / events)
                 lane.waiting.record(wait)
-                lane.waiting.record(wait + span, rest)
+                lane.waiting.record(wait if last_was_slow else wait + span, rest)
                 lane.handling.record(slow)
                 lane.handling.record((span - slow) / rest, rest)
             if span >= _QUICK:
@@ -205,7 +233,7 @@ class Drain:
     @property
     def taken(self) -> int:
         """Entries that the present run has taken from its lane and not settled with it."""
-        return self._run_length - length_hint(self._run)
+        return self._run_length - length_hint(self._run) - self._noted
 
     def count_plain(self) -> None:
         """Bring the account of a run of plain functions up to date, for somebody who reads it in the
@@ -222,10 +250,12 @@ class Drain:
         event: Any
         if isinstance(entry, Again):
             lane.holes -= 1
+            self._empty += 1
             await self._deliveries.run(entry.delivery, entry.binding, entry.attempt)
             return
         event = open_slot(entry) if isinstance(entry, Slot) else entry
         if event is None:
+            self._empty += 1
             return
         if not isinstance(event, Event):
             self._queue.ledger.account(OTHER_TYPES).failed += 1

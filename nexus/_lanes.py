@@ -56,26 +56,28 @@ class Again:
         self._meta = self
 
 
-class Lane(deque[Any]):
+class Lane:
     """The events of one priority, in their order.
 
     Attributes:
+        line: the entries, first in line first.
         limit: the length at which the next append has to look closer (room, policy, clock); 0 for always.
         taken: entries that have left at the front, ever.
         holes: entries still in line that do not count: their event was dropped, or they are second tries.
         promised: places kept for givers that were woken and have not run yet.
         backlog: events that have left the line but wait for a busy handler; they keep their place in the
-        bound.
+            bound.
     """
 
     __slots__ = (
-        "_looked",
         "_marks",
         "_next_mark",
         "backlog",
         "handling",
         "holes",
         "limit",
+        "line",
+        "looked",
         "occupied",
         "priority",
         "promised",
@@ -86,8 +88,8 @@ class Lane(deque[Any]):
     )
 
     def __init__(self, priority: int) -> None:
-        super().__init__()
         self.priority = priority
+        self.line: deque[Any] = deque()  # bounded by the queue's maxsize
         self.limit = 0
         self.occupied = False
         self.taken = 0
@@ -97,20 +99,22 @@ class Lane(deque[Any]):
         self.waiters: deque[Future[bool]] = deque()  # bounded by the tasks that wait to put
         self.waiting = LatencyRecorder()
         self.handling = LatencyRecorder()
-        # When the entries came: (position, time) pairs, fewer the longer the line has stood, so that a wait
-        # is known to 2 % or 50 us without a time stamp for each event.
-        self._marks: deque[tuple[int, float]] = (
-            deque()
-        )  # bounded by the growth of the gaps: under 1,000 a day
+        # When the entries came: (position, time) pairs, fewer the longer the line has stood, so that a wait is
+        # known to 2 % of the longest wait in line, or 50 us, without a time stamp for each event.
+        # Bounded by the growth of the gaps: under 1,000 a day.
+        self._marks: deque[tuple[int, float]] = deque()
         self._next_mark = 0.0
-        self._looked = 0.0
+        self.looked = 0.0
         self.stride = 8
         """Events that one undisturbed giver may add before he looks at the clock again; more while they come fast."""
+
+    def __repr__(self) -> str:
+        return f"<Lane {self.priority}: {len(self.line)} in line, {self.backlog} in backlog>"
 
     @property
     def live(self) -> int:
         """Events that count against the bound."""
-        return len(self) - self.holes + self.backlog
+        return len(self.line) - self.holes + self.backlog
 
     @property
     def is_idle(self) -> bool:
@@ -119,13 +123,13 @@ class Lane(deque[Any]):
 
     def mark(self, now: float) -> None:
         """Remember that the next entry comes now."""
-        self.stride = min(2 * self.stride, _LONGEST_STRIDE) if now - self._looked < _MARK_SECONDS else 8
-        self._looked = now
-        if not self:
+        self.stride = min(2 * self.stride, _LONGEST_STRIDE) if now - self.looked < _MARK_SECONDS else 8
+        self.looked = now
+        if not self.line:
             self._marks.clear()
         elif now < self._next_mark:
             return
-        self._marks.append((self.taken + len(self), now))
+        self._marks.append((self.taken + len(self.line), now))
         self._next_mark = now + max(_MARK_SECONDS, (now - self._marks[0][1]) * _MARK_SHARE)
 
     def waited(self, now: float) -> float:
@@ -137,23 +141,36 @@ class Lane(deque[Any]):
 
     def put_back(self, entry: Any) -> None:
         """Return an entry to the front, as if it had never left."""
-        self.appendleft(entry)
+        self.line.appendleft(entry)
         self.taken -= 1
 
     def close_holes(self) -> bool:
         """Take the holes out of the line, once they are more than half of it; say whether that was done."""
-        wide = self.holes > 64 and self.holes * 2 > len(self)
+        wide = self.holes > 64 and self.holes * 2 > len(self.line)
         if wide:
-            kept = [entry for entry in self if not (entry.__class__ is Slot and entry.event is None)]
+            kept = [entry for entry in self.line if not (entry.__class__ is Slot and entry.event is None)]
             tries = sum(entry.__class__ is Again for entry in kept)
-            oldest = self._marks[0][1] if self._marks else 0.0
-            self.taken += len(self) - len(kept)
-            self.clear()
-            self.extend(kept)
+            self._move_marks()
+            self.taken += len(self.line) - len(kept)
+            self.line.clear()
+            self.line.extend(kept)
             self.holes = tries
-            self._marks.clear()
-            self._marks.append((self.taken, oldest))
         return wide
+
+    def _move_marks(self) -> None:
+        """Move the marks to where their entries will be once the holes before them are gone.
+
+        The whole line ends where it ended, so an entry moves by the holes behind it.
+        """
+        ahead = [0]
+        for entry in self.line:
+            ahead.append(ahead[-1] + (entry.__class__ is Slot and entry.event is None))
+        moved = [
+            (place + ahead[-1] - ahead[min(max(place - self.taken, 0), len(self.line))], time)
+            for place, time in self._marks
+        ]
+        self._marks.clear()
+        self._marks.extend(moved)
 
 
 class Lanes(dict[int, Lane]):
@@ -162,22 +179,32 @@ class Lanes(dict[int, Lane]):
     Args:
         max_lanes: lanes kept at once; an empty one gives way to a new priority.
         ageing: seconds of waiting that make an event count as one priority more urgent; None for strict
-        priorities.
+            priorities.
 
     Attributes:
+        doors: per priority the line and its lane, for those who append in a hurry.
         current: the lane being served; cleared when a more urgent one gets its first event.
     """
 
-    __slots__ = ("_occupied", "ageing", "current", "max_lanes", "taken_before")
+    __slots__ = ("_occupied", "ageing", "current", "doors", "max_lanes", "taken_before")
 
     def __init__(self, max_lanes: int, ageing: float | None) -> None:
         super().__init__()
         self.max_lanes = max_lanes
         self.ageing = ageing
+        self.doors: dict[int, tuple[deque[Any], Lane]] = {}
         self.current: Lane | None = None
         self.taken_before = 0
         """What lanes that are gone had taken."""
         self._occupied: list[int] = []
+
+    def __setitem__(self, priority: int, lane: Lane) -> None:
+        super().__setitem__(priority, lane)
+        self.doors[priority] = (lane.line, lane)
+
+    def __delitem__(self, priority: int) -> None:
+        super().__delitem__(priority)
+        del self.doors[priority]
 
     @property
     def occupied(self) -> list[Lane]:
@@ -199,6 +226,13 @@ class Lanes(dict[int, Lane]):
                     return None
                 self.taken_before += idle.taken
                 del self[idle.priority]
+            lane = self.force(priority)
+        return lane
+
+    def force(self, priority: int) -> Lane:
+        """Return the lane of a priority, a new one if need be, however many there are."""
+        lane = self.get(priority)
+        if lane is None:
             lane = self[priority] = Lane(priority)
         return lane
 
@@ -229,7 +263,9 @@ class Lanes(dict[int, Lane]):
             )
         return self.current
 
-    def look_again(self) -> None:
-        """Make the next append to each lane look at the clock."""
+    def look_again(self, now: float) -> None:
+        """Make the next append to each lane look at the clock; givers get their turn now."""
         for priority in self._occupied:
-            self[priority].limit = 0
+            lane = self[priority]
+            lane.limit = 0
+            lane.looked = now

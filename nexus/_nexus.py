@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import logging
 import random
+from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import Future as ThreadFuture
 from enum import Enum
@@ -105,7 +106,7 @@ class AsyncEventNexus(EventDispatcher, AbstractNexus, EventFactory):
         )
         """The queue; put events in by `ingest` and its kin, which know the life of the nexus."""
         self.queue.domain = self.domain
-        self._lanes = self.queue.lanes
+        self._doors = self.queue.lanes.doors
         self._deliveries = Deliveries(self.queue, stop_on_error=on_error == "stop", settled=self._check_idle)
         self._drain = Drain(self.queue, self, self._deliveries)
         self._life = Life(self, self._drain, self._deliveries)
@@ -128,14 +129,16 @@ class AsyncEventNexus(EventDispatcher, AbstractNexus, EventFactory):
             QueueFull: its lane is full and its policy is `Fail`.
             BadCall: the nexus is not running, or runs in another event loop.
         """
-        try:
-            lane = self._lanes.get(event.priority)
-        except (AttributeError, TypeError):
-            lane = None
         # The short way: what `admit` would look at has not changed since it last set the limit.
-        if lane is not None and len(lane) < lane.limit:
-            lane.append(event)
-        elif not self.queue.admit(event, Giver.OUTSIDE):
+        try:
+            line, lane = self._doors[event.priority]
+        except (AttributeError, KeyError, TypeError):
+            pass
+        else:
+            if len(line) < lane.limit:
+                line.append(event)
+                return
+        if not self.queue.admit(event, Giver.OUTSIDE):
             await self.queue.wait_for_room(event)
 
     def ingest_nowait(self, event: Event[Any]) -> None:
@@ -153,12 +156,13 @@ class AsyncEventNexus(EventDispatcher, AbstractNexus, EventFactory):
         """Give an event if there is room; False where `ingest` would wait. Raises what `ingest_nowait` does
         but that."""
         try:
-            lane = self._lanes.get(event.priority)
-        except (AttributeError, TypeError):
-            lane = None
-        if lane is not None and len(lane) < lane.limit:
-            lane.append(event)
-            return True
+            line, lane = self._doors[event.priority]
+        except (AttributeError, KeyError, TypeError):
+            pass
+        else:
+            if len(line) < lane.limit:
+                line.append(event)
+                return True
         return self.queue.admit(event, Giver.OUTSIDE)
 
     async def ingest_many(self, events: Iterable[Event[Any]]) -> None:
@@ -168,16 +172,24 @@ class AsyncEventNexus(EventDispatcher, AbstractNexus, EventFactory):
         not.
         """
         queue = self.queue
-        lanes = self._lanes
+        doors = self._doors
+        line: deque[Any] | None = None
+        priority = room = 0
         for event in events:
             try:
-                lane = lanes.get(event.priority)
-            except (AttributeError, TypeError):
-                lane = None
-            if lane is not None and len(lane) < lane.limit:
-                lane.append(event)
-            elif not queue.admit(event, Giver.OUTSIDE):
-                await queue.wait_for_room(event)
+                if event.priority != priority or not room:
+                    priority = event.priority
+                    line, lane = doors[priority]
+                    room = lane.limit - len(line)
+            except (AttributeError, KeyError, TypeError):
+                room = 0
+            if room > 0 and line is not None:
+                line.append(event)
+                room -= 1
+            else:
+                room = 0
+                if not queue.admit(event, Giver.OUTSIDE):
+                    await queue.wait_for_room(event)
 
     def ingest_threadsafe(self, event: Event[Any]) -> ThreadFuture[None]:
         """Give an event from another thread.
@@ -418,6 +430,7 @@ class AsyncEventNexus(EventDispatcher, AbstractNexus, EventFactory):
     def __exit__(self, *exc_info: object) -> None:
         if self._life.is_running:
             self.stop(grace=0)
+            self._life.halt()  # what is queued is reported, not met by forgotten handlers
         self.cleanup()
 
     async def __aenter__(self) -> Self:
@@ -436,6 +449,8 @@ class AsyncEventNexus(EventDispatcher, AbstractNexus, EventFactory):
         """Stop gracefully; at once when the block is left by a cancellation."""
         cancelled = kind is not None and not issubclass(kind, Exception)
         await self.stop(grace=0 if cancelled else None)
-        failure = self._life.failure
-        if failure is not None and exc is None:
-            raise failure
+        failure = self._life.take_failure()
+        if failure is not None:
+            if exc is None:
+                raise failure
+            logger.error("%s failed too: %r", self.name, failure)
