@@ -60,7 +60,7 @@ class Drain:
         self._noted = 0
         """Entries of the run that its lane knows to be gone already."""
         self._empty = 0
-        """Entries of the run that were no events: dropped ones, second tries."""
+        """1 if the last entry of the run was a dropped event or a second try."""
         self._watched = False
         self._was_waited_for = False
         """Whether the run's last handler let the loop run, so that the time went there."""
@@ -101,7 +101,6 @@ class Drain:
         began = now = clock()
         handled = 0
         while not self.is_over and (lane := lanes.select(now)) is not None:
-            wait = lane.waited(now)
             length = min(self._length, len(lane.line))
             self._lane, self._run_length = lane, length
             self._run = iter(range(length))
@@ -117,7 +116,7 @@ class Drain:
                     if lanes.current is not lane:
                         break
             before, now = now, clock()
-            handled += self._settle_run(wait, now - before)
+            handled += self._settle_run(before, now)
             if now - began > TURN_SECONDS or handled >= TURN_COUNT:
                 return
 
@@ -131,7 +130,7 @@ class Drain:
             self._noted += taken
             self._was_waited_for = True
             self._lanes.current = None
-            self._lanes.look_again()
+            self._lanes.look_again(self._clock())
 
     async def _take_run(self, lane: Lane, run: Iterator[int]) -> None:
         """Handle the next events of a lane, until the run is over or a more urgent lane has something."""
@@ -199,35 +198,37 @@ class Drain:
         self._plain = None
         route.handled += self._plain_left - length_hint(run) + last
 
-    def _settle_run(self, wait: float = 0.0, span: float | None = None) -> int:
-        """Note in lane and statistics what the last run has taken; returns how many events."""
+    def _settle_run(self, began: float = 0.0, ended: float | None = None) -> int:
+        """Note in lane and statistics what the last run has taken; returns how many entries."""
         lane = self._lane
         if lane is None:
             return 0
         taken = self._run_length - length_hint(self._run)
-        lane.taken += taken - self._noted
+        lane.taken -= self._noted
         events = taken - self._empty
         last_was_slow = self._was_waited_for
         self._lane, self._run, self._run_length = None, iter(()), 0
         self._noted, self._empty, self._was_waited_for = 0, 0, False
-        if not lane.line:
-            self._lanes.vacate(lane)
-        if events > 0 and span is not None:
+        if events > 0 and ended is not None:
+            span = ended - began
             if span < _QUICK or events == 1:
                 self._pace = span / events
-                lane.waiting.record(wait, events)
+                lane.record_waiting(began, events)
                 lane.handling.record(self._pace, events)
             else:  # one of them was slow: it gets all the time beyond the usual pace
                 rest = events - 1
                 slow = max(span - self._pace * rest, span / events)
-                lane.waiting.record(wait)
-                lane.waiting.record(wait if last_was_slow else wait + span, rest)
+                lane.record_waiting(began, 1)
+                lane.record_waiting(began if last_was_slow else ended, rest, after=1)
                 lane.handling.record(slow)
                 lane.handling.record((span - slow) / rest, rest)
             if span >= _QUICK:
                 self._length = 1
             elif span < _QUICK / 2:
                 self._length = min(_LONGEST_RUN, 2 * self._length)
+        lane.taken += taken
+        if not lane.line:
+            self._lanes.vacate(lane)
         return taken
 
     @property
@@ -250,12 +251,12 @@ class Drain:
         event: Any
         if isinstance(entry, Again):
             lane.holes -= 1
-            self._empty += 1
+            self._end_with_nothing()
             await self._deliveries.run(entry.delivery, entry.binding, entry.attempt)
             return
         event = open_slot(entry) if isinstance(entry, Slot) else entry
         if event is None:
-            self._empty += 1
+            self._end_with_nothing()
             return
         if not isinstance(event, Event):
             self._queue.ledger.account(OTHER_TYPES).failed += 1
@@ -280,6 +281,11 @@ class Drain:
                 self.event = None
                 await self._deliveries.deliver(Delivery(event, account, lane), bindings)
         self.event = None
+
+    def _end_with_nothing(self) -> None:
+        """Let the run end with an entry that is no event of its own: only those before it are measured."""
+        self._empty = 1
+        self._lanes.current = None
 
     async def _unhandled(self, event: Event[Any], account: Route) -> None:
         """Deal with an event that nobody takes."""

@@ -99,14 +99,14 @@ class Lane:
         self.waiters: deque[Future[bool]] = deque()  # bounded by the tasks that wait to put
         self.waiting = LatencyRecorder()
         self.handling = LatencyRecorder()
-        # When the entries came: (position, time) pairs, fewer the longer the line has stood, so that a wait is
-        # known to 2 % of the longest wait in line, or 50 us, without a time stamp for each event.
+        # When the entries came: (position, time) pairs, fewer the longer the line has stood, so that a wait
+        # is known to 2 % of the longest in line, or 50 us, without a time stamp for each event.
         # Bounded by the growth of the gaps: under 1,000 a day.
         self._marks: deque[tuple[int, float]] = deque()
         self._next_mark = 0.0
         self.looked = 0.0
         self.stride = 8
-        """Events that one undisturbed giver may add before he looks at the clock again; more while they come fast."""
+        """Events an undisturbed giver adds before he looks at the clock again; more while they come fast."""
 
     def __repr__(self) -> str:
         return f"<Lane {self.priority}: {len(self.line)} in line, {self.backlog} in backlog>"
@@ -125,7 +125,7 @@ class Lane:
         """Remember that the next entry comes now."""
         self.stride = min(2 * self.stride, _LONGEST_STRIDE) if now - self.looked < _MARK_SECONDS else 8
         self.looked = now
-        if not self.line:
+        if not self.occupied:
             self._marks.clear()
         elif now < self._next_mark:
             return
@@ -138,6 +138,19 @@ class Lane:
         while len(marks) > 1 and marks[1][0] <= self.taken:
             marks.popleft()
         return now - marks[0][1] if marks else 0.0
+
+    def record_waiting(self, now: float, count: int, *, after: int = 0) -> None:
+        """Note that the next entries of the line, but for the first few, have waited until now."""
+        marks = self._marks
+        place = self.taken + after
+        while count and len(marks) > 1 and marks[1][0] < place + count:
+            here = marks[1][0] - place
+            if here > 0:
+                self.waiting.record(now - marks[0][1], here)
+                place += here
+                count -= here
+            marks.popleft()
+        self.waiting.record(now - marks[0][1] if marks else 0.0, count)
 
     def put_back(self, entry: Any) -> None:
         """Return an entry to the front, as if it had never left."""
@@ -165,12 +178,13 @@ class Lane:
         ahead = [0]
         for entry in self.line:
             ahead.append(ahead[-1] + (entry.__class__ is Slot and entry.event is None))
-        moved = [
-            (place + ahead[-1] - ahead[min(max(place - self.taken, 0), len(self.line))], time)
-            for place, time in self._marks
-        ]
-        self._marks.clear()
-        self._marks.extend(moved)
+        marks = self._marks
+        self._marks = deque()
+        for place, time in marks:
+            place += ahead[-1] - ahead[min(max(place - self.taken, 0), len(self.line))]
+            if self._marks and place <= self.taken + ahead[-1]:
+                self._marks.pop()
+            self._marks.append((place, time))
 
 
 class Lanes(dict[int, Lane]):

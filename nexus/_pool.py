@@ -204,7 +204,7 @@ class LanePool:
         deliveries: Deliveries,
         spawn: Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]],
     ) -> None:
-        self._make = lambda: Pool(binding, size, queue, deliveries, spawn)
+        self._make: Callable[[], Pool] = lambda: Pool(binding, size, queue, deliveries, spawn)
         self._most = queue.lanes.max_lanes
         self._pools: dict[int, Pool] = {}
         self._retired = False

@@ -14,7 +14,7 @@ __all__ = ["Histogram", "LatencyRecorder", "SourceState", "Stats", "TypeCounts"]
 
 _FLOOR = 1e-7
 _PER_OCTAVE = 8
-_BUCKETS = 36 * _PER_OCTAVE
+_BUCKETS = 48 * _PER_OCTAVE
 _log2 = math.log2
 
 

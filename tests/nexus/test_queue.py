@@ -229,7 +229,12 @@ async def test_a_closed_queue_sends_everyone_away() -> None:
     givers[0].cancel()
     queue.close(lambda: ValueError("closed"))
     results = await asyncio.gather(*givers, return_exceptions=True)
-    assert [type(result) for result in results] == [asyncio.CancelledError, ValueError, ValueError, ValueError]
+    assert [type(result) for result in results] == [
+        asyncio.CancelledError,
+        ValueError,
+        ValueError,
+        ValueError,
+    ]
     with pytest.raises(ValueError, match="closed"):
         queue.put_nowait(event(9))
     assert drain(queue) == [0]
@@ -311,7 +316,9 @@ def test_a_handler_cannot_open_lanes_without_end() -> None:
     assert len(queue.lanes) == 7
 
 
-@pytest.mark.parametrize("thing", [None, 3, "event", object(), Event(1, [], 0, None), Event(1, "a", "x", None)])
+@pytest.mark.parametrize(
+    "thing", [None, 3, "event", object(), Event(1, [], 0, None), Event(1, "a", "x", None)]
+)
 def test_what_is_no_event_is_refused_with_a_reason(thing: Any) -> None:
     """Things that are no events raise an error that shows them and says what an event is."""
     queue = AsyncEventPriorityQueue(10)
