@@ -100,7 +100,9 @@ class EventConverter(SimpleEventConverter):
                 closing.send(None)
             except StopIteration:
                 return
-            raise RuntimeError(f"the generator of {self.__class__.__name__} waits while closing: await aclose()")
+            raise RuntimeError(
+                f"the generator of {self.__class__.__name__} waits while closing: await aclose()"
+            )
 
     async def aclose(self) -> None:
         """Close the generator and wait for its end."""
@@ -114,21 +116,24 @@ class EventProducer(EventSource):
     The nexuses are held weakly, so a producer never keeps one alive.
 
     Args:
-        event_factory: where subclasses get events from; None for the first registered nexus that is a factory,
+        event_factory: where subclasses get events from; None for the first registered nexus that is one,
             else one of the producer's own. A nexus given here is held weakly, any other factory is kept.
     """
 
     def __init__(self, event_factory: EventFactory | None = None) -> None:
         self.nexus_set: weakref.WeakSet[AbstractNexus] = weakref.WeakSet()
-        self._order: list[weakref.ref[AbstractNexus]] = []
-        self._factory: EventFactory | weakref.ref[EventFactory] | None = event_factory
-        if isinstance(event_factory, AbstractNexus):
-            self._factory = weakref.ref(event_factory)
+        self._nexus_refs: tuple[weakref.ref[AbstractNexus], ...] = ()
+        is_nexus = isinstance(event_factory, AbstractNexus)
+        self._factory: EventFactory | weakref.ref[EventFactory] | None = (
+            weakref.ref(event_factory) if event_factory is not None and is_nexus else event_factory
+        )
 
     @property
     def event_factory(self) -> EventFactory:
         """Where events come from."""
-        factory = self._factory() if isinstance(self._factory, weakref.ref) else self._factory
+        factory = self._factory
+        if isinstance(factory, weakref.ref):
+            factory = factory()
         if factory is None:
             factory = next((nexus for nexus in self.nexuses if isinstance(nexus, EventFactory)), None)
         if factory is None:
@@ -138,20 +143,18 @@ class EventProducer(EventSource):
     @property
     def nexuses(self) -> list[AbstractNexus]:
         """The nexuses still alive, in the order of registration."""
-        found = (ref() for ref in self._order)
-        return [nexus for nexus in found if nexus is not None and nexus in self.nexus_set]
+        return [nexus for ref in self._nexus_refs if (nexus := ref()) is not None]
 
     def register_nexus(self, nexus: AbstractNexus) -> None:
         """Send events to this nexus too; a second time changes nothing."""
         if nexus not in self.nexus_set:
             self.nexus_set.add(nexus)
-            self._order = [ref for ref in self._order if ref() is not None]
-            self._order.append(weakref.ref(nexus))
+            self._nexus_refs = (*(ref for ref in self._nexus_refs if ref() is not None), weakref.ref(nexus))
 
     def deregister_nexus(self, nexus: AbstractNexus) -> None:
         """Send no more events to this nexus; one that was not registered changes nothing."""
         self.nexus_set.discard(nexus)
-        self._order = [ref for ref in self._order if ref() is not nexus]
+        self._nexus_refs = tuple(ref for ref in self._nexus_refs if ref() is not nexus)
 
     async def start(self) -> None:
         """Begin to produce.

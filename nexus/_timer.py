@@ -1,70 +1,137 @@
-"""Timers: producers that emit by the clock, all of a loop on one heap, without drift."""
+"""Timers: producers that emit by the clock, all of a loop on one wheel, without drift."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import weakref
-from heapq import heapify, heappop, heappush
+from collections import deque
+from collections.abc import Callable, Coroutine
+from heapq import heappop, heappush, heapreplace
 from itertools import count
-from typing import Any
+from time import monotonic
+from typing import Any, TypeAlias
 
 from ._clock import clock_of
-from ._event import Event, EventKey, NamedEvent, event_type_of
-from ._source import EventProducer
-from ._turn import TURN_SECONDS
-from .errors import MultipleStart, NexusError
+from ._event import Event, EventFactory, EventKey, NamedEvent, event_type_of, make_event
+from ._source import AbstractNexus, EventProducer
+from .errors import LoopStopped, MultipleStart, NexusError
 
 __all__ = ["Timer"]
 
 logger = logging.getLogger(__name__)
 
+_PORTION_SECONDS = 5e-4
+"""For how long timers fire before everything else gets its turn."""
+_BUSY = 8
+"""Timers that fire at once when there are so many that they are gathered."""
+_GATHER_SECONDS = 1e-3
+"""For how long; event loops wait in whole milliseconds anyway."""
+_STALE = 64
+"""Stopped timers the wheel holds at least before it looks for them."""
+
+
+class _Ring(deque["_Entry"]):  # bounded by the timers that run
+    """Entries of timers with one interval, in their order; the first of them stands in the wheel's heap."""
+
+    __slots__ = ("has_head", "last")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.has_head = False
+        """Whether an entry of this ring is in the heap; if not, there is none at all."""
+        self.last = 0.0
+        """The deadline of the last entry."""
+
+
+_Entry: TypeAlias = "tuple[float, int, Timer, _Ring]"
+
 
 class _Wheel:
-    """The timers of one event loop: one heap, and one call of the loop for the earliest."""
+    """The timers of one event loop, and one call of the loop for the earliest.
+
+    A timer that has ticked comes after all others of its interval that tick in time. So they stand in a
+    ring, where a tick costs the same however many there are, and only the first of each ring is in a heap.
+    One that comes too late for its ring gets another, for itself.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = weakref.ref(loop)
         self._time = clock_of(loop)
-        self._heap: list[tuple[float, int, Timer]] = []
+        self._gather = _GATHER_SECONDS if self._time is monotonic else 0.0
+        self._heap: list[_Entry] = []
+        self._rings: weakref.WeakValueDictionary[float, _Ring] = weakref.WeakValueDictionary()
         self._order = count()
         self._stale = 0
-        """Entries in the heap whose timer was stopped."""
+        """Entries whose timer was stopped, about."""
+        self._stale_limit = _STALE
         self._handle: asyncio.TimerHandle | None = None
         self._firing = False
 
-    def add(self, deadline: float, timer: Timer) -> None:
+    def ring_of(self, interval: float) -> _Ring:
+        """Return the ring of an interval, for a timer to keep."""
+        return self._rings.setdefault(interval, _Ring())
+
+    def add(self, deadline: float, timer: Timer, ring: _Ring) -> None:
         """Fire the timer at this moment."""
-        heappush(self._heap, (deadline, next(self._order), timer))
+        if ring.has_head:
+            if deadline >= ring.last:
+                ring.last = deadline
+                ring.append((deadline, next(self._order), timer, ring))
+                return
+            ring = _Ring()
+        ring.has_head = True
+        ring.last = deadline
+        heappush(self._heap, (deadline, next(self._order), timer, ring))
         if not self._firing and self._heap[0][2] is timer:
             self._arm()
 
     def stopped(self) -> None:
-        """Note that the entry of a timer has become stale."""
+        """Note that the entry of a timer has become stale; forget such entries once they are many."""
         self._stale += 1
+        if self._stale > self._stale_limit:
+            entries = sorted(entry for head in self._heap for entry in (head, *head[3]))
+            for _, _, _, ring in self._heap:
+                ring.clear()
+                ring.has_head = False
+            self._heap.clear()
+            for deadline, order, timer, ring in entries:
+                if timer.deadline is deadline:
+                    if ring.has_head:
+                        ring.append((deadline, order, timer, ring))
+                    else:
+                        ring.has_head = True
+                        self._heap.append((deadline, order, timer, ring))
+            self._stale = 0
+            self._stale_limit = max(_STALE, len(entries) // 2)
+        self.tidy()
 
     def tidy(self) -> None:
-        """Forget timers that were stopped, once they are first in line or the most."""
+        """Forget timers that were stopped and are first in line; sleep if there are no others."""
         heap = self._heap
-        if self._stale > 64 and self._stale * 2 > len(heap):
-            heap[:] = [entry for entry in heap if entry[2].deadline == entry[0]]
-            heapify(heap)
-            self._stale = 0
-        while heap and heap[0][2].deadline != heap[0][0]:
-            heappop(heap)
+        while heap and heap[0][2].deadline is not heap[0][0]:
+            self._pop()
             self._stale = max(0, self._stale - 1)
         if not heap and self._handle is not None:
             self._handle.cancel()
             self._handle = None
 
-    def _arm(self) -> None:
+    def _pop(self) -> None:
+        """Take out the first entry; the next of its ring takes its place."""
+        ring = self._heap[0][3]
+        if ring:
+            heapreplace(self._heap, ring.popleft())
+        else:
+            heappop(self._heap)
+            ring.has_head = False
+
+    def _arm(self, soonest: float = 0.0) -> None:
         """Have the loop call at the earliest moment."""
         if self._handle is not None:
             self._handle.cancel()
         loop = self._loop()
         assert loop is not None
-        self._handle = loop.call_at(self._heap[0][0], self._fire)
+        self._handle = loop.call_at(max(self._heap[0][0], soonest), self._fire)
 
     def _fire(self) -> None:
         """Fire every timer whose moment has come; many at once in portions, so that others get their turn."""
@@ -75,11 +142,16 @@ class _Wheel:
         fired = 0
         try:
             while heap and heap[0][0] <= now:
-                deadline, _, timer = heappop(heap)
-                if timer.deadline == deadline:
+                deadline, _, timer, ring = heap[0]
+                if ring:
+                    heapreplace(heap, ring.popleft())
+                else:
+                    heappop(heap)
+                    ring.has_head = False
+                if timer.deadline is deadline:
                     timer._fire()
                     fired += 1
-                    if fired % 16 == 0 and self._time() - now > TURN_SECONDS:
+                    if not fired % 16 and self._time() - now > _PORTION_SECONDS:
                         break
                 else:
                     self._stale = max(0, self._stale - 1)
@@ -87,10 +159,25 @@ class _Wheel:
             self._firing = False
             self.tidy()
             if heap:
-                self._arm()
+                is_behind = heap[0][0] <= now
+                self._arm(now + self._gather if fired >= _BUSY and not is_behind else 0.0)
 
 
 _wheels: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Wheel] = weakref.WeakKeyDictionary()
+
+
+def _wheel_of(loop: asyncio.AbstractEventLoop) -> _Wheel:
+    """Return the wheel of a loop; loops that are closed lose theirs."""
+    wheel = _wheels.get(loop)
+    if wheel is None:
+        for other in [other for other in _wheels if other.is_closed()]:
+            del _wheels[other]
+        wheel = _wheels[loop] = _Wheel(loop)
+    return wheel
+
+
+def _nobody() -> None:
+    """Stand in for the reference to a nexus."""
 
 
 class _Run(asyncio.Future[None]):
@@ -111,14 +198,13 @@ class Timer(EventProducer):
 
     Tick n is due at start + n * interval, whatever the ticks before it did, so a timer does not drift. A
     tick that finds no room in a nexus waits for it; the ticks after it come late, in order, and none is left
-    out.
+    out. Where very many tick, those due within a millisecond are gathered and tick at its end.
 
     Args:
         interval: seconds between ticks, more than 0.
         event_type: the type of its events, or a subclass of `NamedEvent`.
         type: `ONE_SHOT` ticks once; `COUNT_UP` to `count`, with payloads 1 to count; `COUNT_DOWN` from
-        `count`, with
-            payloads count - 1 to 0; `ONGOING` until it is stopped, with payloads 1, 2, 3, ...
+            `count`, with payloads count - 1 to 0; `ONGOING` until it is stopped, with payloads 1, 2, 3, ...
         count: how often it ticks; only for the two that count.
         event_factory: where its events come from; None for the nexus it is registered with.
         priority: the priority of its events.
@@ -165,6 +251,11 @@ class Timer(EventProducer):
         self._ticks = 0
         self._value = 0
         self._wheel: _Wheel | None = None
+        self._add: Callable[[float, Timer, _Ring], None]
+        self._ring: _Ring
+        self._key: EventKey = ""
+        self._direct: Callable[[], Any] = _nobody
+        """The nexus that takes the ticks the short way; `_nobody` where something is out of the ordinary."""
         self._late: asyncio.Task[None] | None = None
 
     def _plan(self, type: int, count: int) -> tuple[int, int | None, int]:
@@ -203,13 +294,12 @@ class Timer(EventProducer):
             raise MultipleStart("Timer already started; stop it first")
         await super().start()
         loop = asyncio.get_running_loop()
-        wheel = _wheels.get(loop)
-        if wheel is None:
-            wheel = _wheels[loop] = _Wheel(loop)
+        wheel = _wheel_of(loop)
         run = _Run(loop=loop)
         run.timer = weakref.ref(self)
         self.task = run
-        self._wheel = wheel
+        self._wheel, self._add, self._ring = wheel, wheel.add, wheel.ring_of(self.interval)
+        self._find_direct()
         self._value, self._ticks = self.starting_value, 0
         self._began = loop.time()
         self._schedule()
@@ -237,26 +327,75 @@ class Timer(EventProducer):
         """
         return self.event_factory.create_event(value, event_type=self.event_type, priority=self.priority)
 
+    def register_nexus(self, nexus: AbstractNexus) -> None:
+        super().register_nexus(nexus)
+        self._find_direct()
+
+    def deregister_nexus(self, nexus: AbstractNexus) -> None:
+        super().deregister_nexus(nexus)
+        self._find_direct()
+
+    def _find_direct(self) -> None:
+        """Find out whether the short way will do: one nexus, its own events, and nothing overridden."""
+        self._direct = _nobody
+        if len(self._nexus_refs) != 1 or isinstance(self.event_type, type):
+            return
+        nexus: Any = self._nexus_refs[0]()
+        if (
+            isinstance(nexus, EventFactory)
+            and nexus is self.event_factory
+            and hasattr(nexus, "offer")
+            and _is_own(self.create_event, Timer.create_event)
+            and _is_own(self.distribute_event, EventProducer.distribute_event)
+            and _is_own(nexus.create_event, EventFactory.create_event)
+        ):
+            self._key = event_type_of(self.event_type)
+            self._direct = self._nexus_refs[0]
+
     def _schedule(self) -> None:
         """Name the moment of the next tick."""
-        assert self._wheel is not None
         self._ticks += 1
         self.deadline = deadline = self._began + self._ticks * self.interval
-        self._wheel.add(deadline, self)
+        self._add(deadline, self, self._ring)
 
     def _end(self) -> None:
         """Tick no more."""
-        if self._wheel is not None and self.deadline is not None:
-            self._wheel.stopped()
+        was_waiting = self.deadline is not None
         self.deadline = None
         if self._late is not None:
             self._late.cancel()
             self._late = None
-        if self._wheel is not None:
-            self._wheel.tidy()
+        if self._wheel is not None and was_waiting:
+            self._wheel.stopped()
 
     def _fire(self) -> None:
         """Tick."""
+        nexus = self._direct()
+        if nexus is None:
+            self._fire_carefully()
+            return
+        due = self.deadline
+        self._value = value = self._value + self.direction_value
+        try:
+            event = make_event(nexus.next_id(), self._key, self.priority, value)
+            if not nexus.offer(event):
+                self._emit_late(self._distribute_late(event, [nexus]))
+                return
+        except Exception as exc:
+            self._fail(exc)
+            return
+        if self.deadline is not due:
+            return
+        if value == self.ending_value:
+            self._go_on()
+        else:
+            self._ticks = ticks = self._ticks + 1
+            self.deadline = deadline = self._began + ticks * self.interval
+            self._add(deadline, self, self._ring)
+
+    def _fire_carefully(self) -> None:
+        """Tick, where something is out of the ordinary."""
+        due = self.deadline
         self._value += self.direction_value
         try:
             event = self.create_event(self._value)
@@ -265,35 +404,53 @@ class Timer(EventProducer):
         except Exception as exc:
             self._fail(exc)
             return
-        self._go_on()
+        if self.deadline is due:
+            self._go_on()
 
     def _emit(self, event: Event[Any]) -> bool:
         """Give the event to the nexuses; False when one has no room, and the rest is left to a task."""
-        cls = self.__class__
+        if not _is_own(self.distribute_event, EventProducer.distribute_event):
+            self._emit_late(self.distribute_event(event))
+            return False
         nexuses = self.nexuses
-        if cls.distribute_event is EventProducer.distribute_event:
-            while nexuses:
-                offer = getattr(nexuses[0], "offer", None)
+        while nexuses:
+            offer = getattr(nexuses[0], "offer", None)
+            try:
                 if offer is None or not offer(event):
-                    break
-                del nexuses[0]
-            if not nexuses:
-                return True
-            rest = self._distribute_late(event, nexuses)
-        else:
-            rest = self.distribute_event(event)
+                    self._emit_late(self._distribute_late(event, nexuses))
+                    return False
+            except LoopStopped:
+                if not self._leave_out(nexuses[0]):
+                    raise
+            del nexuses[0]
+        return True
+
+    def _emit_late(self, rest: Coroutine[Any, Any, None]) -> None:
+        """Leave what has to wait to a task; the timer goes on after it."""
         self.deadline = None
         self._late = asyncio.get_running_loop().create_task(
             self._finish_late(rest), name=f"timer[{self.event_type}].late"
         )
-        return False
+        # Cancelled before its first step, nobody has awaited the rest.
+        self._late.add_done_callback(lambda _: rest.close())
 
     async def _distribute_late(self, event: Event[Any], nexuses: list[Any]) -> None:
         """Wait for room in each nexus."""
         for nexus in nexuses:
-            await nexus.ingest(event)
+            try:
+                await nexus.ingest(event)
+            except LoopStopped:
+                if not self._leave_out(nexus):
+                    raise
 
-    async def _finish_late(self, rest: Any) -> None:
+    def _leave_out(self, nexus: AbstractNexus) -> bool:
+        """Give nothing more to a nexus that has stopped; False when there is no other."""
+        if len(self.nexuses) < 2:
+            return False
+        self.deregister_nexus(nexus)
+        return True
+
+    async def _finish_late(self, rest: Coroutine[Any, Any, None]) -> None:
         """Wait until the event is given, then go on ticking."""
         try:
             await rest
@@ -315,15 +472,26 @@ class Timer(EventProducer):
             self._schedule()
 
     def _fail(self, exc: Exception) -> None:
-        """End the run with an error; a supervisor starts it again."""
+        """End the run with an error, so that a supervisor starts it again; when the nexus has stopped, just
+        end it."""
         self.deadline = None
-        if self.task is not None and not self.task.done():
-            logger.log(
-                logging.DEBUG if isinstance(exc, NexusError) else logging.WARNING,
-                "timer of %r stops: %r",
-                self.event_type,
-                exc,
-            )
-            with contextlib.suppress(asyncio.InvalidStateError):
-                self.task.set_exception(exc)
-            self.task.exception()  # it was logged: nobody has to retrieve it
+        run = self.task
+        if run is None or run.done():
+            return
+        if isinstance(exc, LoopStopped):
+            logger.debug("timer of %r stops: %r", self.event_type, exc)
+            run.cancel()
+            return
+        logger.log(
+            logging.DEBUG if isinstance(exc, NexusError) else logging.WARNING,
+            "timer of %r stops: %r",
+            self.event_type,
+            exc,
+        )
+        run.set_exception(exc)
+        run.exception()  # it was logged: nobody has to retrieve it
+
+
+def _is_own(method: Any, function: Any) -> bool:
+    """Say whether a bound method is this function, overridden neither in a class nor in the object."""
+    return getattr(method, "__func__", None) is function
