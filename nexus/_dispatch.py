@@ -40,6 +40,7 @@ class EventDispatcher:
         self.multiple = multiple
         self.bitmode = bitmode
         self.ledger = Ledger()
+        self.ledger.own(FALLBACK)
         self.direct: dict[EventKey, Route] = {}
         self._filters: list[tuple[object, HandlerCall]] = []
         self._bindings: list[tuple[EventKey, Binding]] = []
@@ -68,6 +69,7 @@ class EventDispatcher:
         """
         self._filters.append((handler, compile_handler(handler, what="filter")))
         self.direct.clear()
+        self._rerouted()
 
     def remove_filter(self, handler: FilterFunc) -> None:
         """Remove a filter.
@@ -229,6 +231,10 @@ class EventDispatcher:
             self.direct[key] = route
         else:
             self.direct.pop(key, None)
+        self._rerouted()
+
+    def _rerouted(self) -> None:
+        """Have the change noticed at the next event; a nexus ends the run it is in."""
 
     def _compile_all(self) -> None:
         """Make all routes anew."""

@@ -16,7 +16,7 @@ from ._event import Event
 from ._handler import HandlerCall
 from ._lanes import Again, Lane, Slot
 from ._queue import AsyncEventPriorityQueue, SecondaryQueue
-from ._route import OTHER_TYPES, Route
+from ._route import OTHER_TYPES, Binding, Route
 from ._slots import open_slot, slot_again
 from ._turn import TURN_COUNT, TURN_SECONDS, turn
 from .errors import UnhandledEvent
@@ -65,6 +65,8 @@ class Drain:
         self._was_waited_for = False
         """Whether the run's last handler let the loop run, so that the time went there."""
         self._others: Iterator[Any] = iter(())
+        self._bindings: tuple[Binding, ...] = ()
+        """The handlers of an event that has several; those to come are in `_others`."""
         self._plain: Route | None = None
         self._plain_left = 0
 
@@ -155,7 +157,8 @@ class Drain:
                 if call is not None:
                     await self._take_plain(event, lane, run, route, call)
                 else:
-                    others = self._others = iter(route.others)
+                    others, self._bindings = iter(route.others), route.bindings
+                    self._others = others
                     if route.is_async:
                         for call in others:
                             await call(event, queue)
@@ -164,6 +167,7 @@ class Drain:
                             result = call(event, queue)
                             if result is not None and isawaitable(result):
                                 await result
+                    self._bindings = ()
                     route.handled += 1
             if lanes.current is not lane:
                 return
@@ -310,10 +314,12 @@ class Drain:
         account = self._queue.ledger.account(event.type)
         delivery = Delivery(event, account, lane)
         self._deliveries.active.add(delivery)
-        bindings = account.bindings if self._dispatcher.direct.get(account.key) is account else ()
+        bindings, self._bindings = self._bindings, ()
+        if not bindings and self._dispatcher.direct.get(account.key) is account:
+            bindings = account.bindings
         failed = max(0, len(bindings) - length_hint(self._others) - 1) if len(bindings) > 1 else 0
         others, self._others = bindings[failed + 1 :], iter(())
-        name = bindings[failed].name if bindings else "a filter"
+        name = bindings[failed].name if bindings else "a filter, or a handler that was removed"
         delivery.pending += len(others)
         try:
             await self._deliveries.fail(delivery, name, exc, 1)

@@ -328,6 +328,9 @@ class AsyncEventNexus(EventDispatcher, AbstractNexus, EventFactory):
             binding.pool = kind(binding, size or 1, self.queue, self._deliveries, self._life.spawn)
             self._life.pools = [*(pool for pool in self._life.pools if not pool.is_gone), binding.pool]
 
+    def _rerouted(self) -> None:
+        self.queue.lanes.current = None
+
     def _unbound(self, binding: Binding) -> None:
         if binding.pool is not None:
             binding.pool.retire()
