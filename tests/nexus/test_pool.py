@@ -1,0 +1,211 @@
+"""Handlers with a concurrency: several events at once, back-pressure, deadlines, and the end."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from nexus import AsyncEventNexus, Event, EventConsumer, SecondaryQueue
+from nexus.errors import QueueFull
+from nexus.testing import Recorder, assert_ledger_balanced, virtual_time
+
+
+def event(number: int, priority: int = 0, **metadata: Any) -> Event[Any]:
+    return Event(number, "a", priority, None, **metadata)
+
+
+class Slow(Recorder):
+    """Takes a second for each event, and knows how many it had at once."""
+
+    def __init__(self, seconds: float = 1.0) -> None:
+        super().__init__()
+        self.seconds = seconds
+        self.now = self.most = 0
+
+    async def handle(self, event: Event[Any], queue: SecondaryQueue) -> None:
+        self.now += 1
+        self.most = max(self.most, self.now)
+        try:
+            await asyncio.sleep(self.seconds)
+        finally:
+            self.now -= 1
+        await super().handle(event, queue)
+
+
+@pytest.mark.parametrize("size", [1, 3])
+@virtual_time
+async def test_so_many_events_at_once_and_no_more(size: int) -> None:
+    """A concurrency of n handles n events at once, in the order they came."""
+    slow = Slow()
+    nexus = AsyncEventNexus()
+    nexus.add_handler("a", slow, concurrency=size)
+    async with nexus:
+        began = asyncio.get_running_loop().time()
+        await nexus.ingest_many(map(event, range(9)))
+        await nexus.drained()
+        assert asyncio.get_running_loop().time() - began == pytest.approx(9 / size)
+    assert slow.most == size
+    assert [e.id for e in slow.events] == list(range(9))
+    assert_ledger_balanced(nexus, handled=9)
+
+
+@virtual_time
+async def test_a_busy_handler_does_not_hold_up_others() -> None:
+    """Events of other types pass while a handler with a concurrency is busy."""
+    seen = Recorder()
+    nexus = AsyncEventNexus()
+    nexus.add_handler("a", Slow(100.0), concurrency=1)
+    nexus.add_handler("b", seen)
+    async with nexus:
+        await nexus.ingest_many(map(event, range(5)))
+        await nexus.ingest(Event(9, "b", 0, None))
+        await asyncio.sleep(1.0)
+        assert len(seen) == 1
+        assert nexus.stats().active == 1
+        await nexus.stop(grace=0)
+
+
+@virtual_time
+async def test_the_most_urgent_waits_least() -> None:
+    """A tie between waiting events is decided by priority, then by order."""
+    slow = Slow()
+    nexus = AsyncEventNexus()
+    nexus.add_handler("a", slow, concurrency=1)
+    async with nexus:
+        await nexus.ingest_many(event(n, -n % 3) for n in range(7))
+        await asyncio.sleep(0.5)
+        await nexus.ingest(event(99, -5))
+        await nexus.drained()
+    assert [e.id for e in slow.events][1] == 99
+    assert [e.id for e in slow.events if e.id not in (0, 99)] == [3, 6, 2, 5, 1, 4]
+
+
+@virtual_time
+async def test_waiting_for_a_busy_handler_counts_against_the_bound() -> None:
+    """Back-pressure reaches through: the lane is full when its events wait for a busy handler."""
+    nexus = AsyncEventNexus(maxsize=3)
+    nexus.add_handler("a", Slow(10.0), concurrency=1)
+    async with nexus:
+        for number in range(4):
+            await nexus.ingest(event(number))
+            await asyncio.sleep(0)
+        await asyncio.sleep(0.1)
+        assert nexus.stats().lanes == {0: 3}
+        with pytest.raises(QueueFull):
+            nexus.ingest_nowait(event(4))
+        waiter = asyncio.create_task(nexus.ingest(event(5)))
+        await asyncio.sleep(9.0)
+        assert not waiter.done()
+        await asyncio.sleep(1.0)
+        assert waiter.done()
+        assert_ledger_balanced(nexus, handled=1, active=1, refused=1)
+        await nexus.stop(grace=60.0)
+    assert_ledger_balanced(nexus, handled=5)
+
+
+@virtual_time
+async def test_an_event_may_expire_while_its_handler_is_busy() -> None:
+    """A deadline that passes in the backlog is a deadline missed."""
+    slow = Slow()
+    nexus = AsyncEventNexus()
+    nexus.add_handler("a", slow, concurrency=1)
+    async with nexus:
+        await nexus.ingest_many(event(n, deadline=1.5) for n in range(4))
+        await nexus.drained()
+    assert_ledger_balanced(nexus, handled=2, expired=2)
+
+
+@virtual_time
+async def test_an_event_that_one_handler_took_in_time_is_not_expired() -> None:
+    """Of several handlers one was in time: the event is handled; where that one failed, it has failed."""
+    for raising, outcome in ((False, "handled"), (True, "failed")):
+        nexus = AsyncEventNexus(multiple=True)
+
+        async def quick(event: Event[Any], raising: bool = raising) -> None:
+            if raising and event.id == 1:
+                raise ValueError("no")
+
+        nexus.add_handler("a", Slow(), concurrency=1)
+        nexus.add_handler("a", quick)
+        async with nexus:
+            now = asyncio.get_running_loop().time()
+            await nexus.ingest_many((event(0), event(1, deadline=now + 0.5)))
+            await nexus.drained()
+        assert_ledger_balanced(nexus, expired=0, **{outcome: 1 if raising else 2})
+
+
+@virtual_time
+async def test_a_second_try_of_a_busy_handler_holds_nobody_up() -> None:
+    """A delayed retry of a handler with a concurrency runs beside the nexus, like the first try."""
+    seen = Recorder()
+    tries: list[float] = []
+
+    async def slow(event: Event[Any]) -> None:
+        tries.append(asyncio.get_running_loop().time())
+        await asyncio.sleep(10.0)
+        if len(tries) == 1:
+            raise ValueError("once")
+
+    nexus = AsyncEventNexus()
+    nexus.add_handler("a", slow, concurrency=1, retries=1, retry_delay=1.0)
+    nexus.add_handler("b", seen)
+    async with nexus:
+        await nexus.ingest(event(0))
+        await asyncio.sleep(12.0)
+        await nexus.ingest(Event(1, "b", 0, None))
+        await asyncio.sleep(1.0)
+        assert tries == [0.0, 11.0]
+        assert len(seen) == 1
+        await nexus.drained()
+    assert_ledger_balanced(nexus, handled=2)
+
+
+@virtual_time
+async def test_what_is_not_handled_at_the_end_is_reported_in_order() -> None:
+    """A stop at once gives back what was being handled and what waited, by priority and order."""
+    nexus = AsyncEventNexus()
+    nexus.add_handler("a", Slow(10.0), concurrency=2)
+    nexus.start()
+    await asyncio.sleep(0)
+    await nexus.ingest_many(event(n, n % 2) for n in range(10))
+    await asyncio.sleep(1.0)
+    report = await nexus.stop(grace=0)
+    assert [e.id for e in report.remaining] == [0, 2, 4, 6, 8, 1, 3, 5, 7, 9]
+    assert_ledger_balanced(report.stats, queued=10, handled=0)
+
+
+@virtual_time
+async def test_handlers_with_tasks_come_and_go_without_a_trace() -> None:
+    """A removed handler finishes what waits for it, and its tasks end."""
+    nexus = AsyncEventNexus()
+    slow = Slow()
+    async with nexus:
+        before = len(nexus.tasks)
+        for number in range(20):
+            nexus.add_handler("a", slow, concurrency=2)
+            await nexus.ingest_many(event(10 * number + n) for n in range(3))
+            await asyncio.sleep(0.1)
+            nexus.remove_handler("a")
+        await nexus.drained()
+        await asyncio.sleep(0)
+        assert len(nexus.tasks) == before
+        assert len(nexus._life.pools) <= 1
+    assert_ledger_balanced(nexus, handled=60)
+
+
+@virtual_time
+async def test_a_consumer_says_its_own_concurrency() -> None:
+    """The attribute of the class is the default, and add_handler has the last word."""
+
+    class Wide(Slow):
+        concurrency = 4
+
+    for given, most in ((None, 4), (2, 2)):
+        wide = Wide()
+        nexus = AsyncEventNexus()
+        nexus.add_handler("a", wide, concurrency=given)
+        async with nexus:
+            await nexus.ingest_many(map(event, range(8)))
+            await nexus.drained()
+        assert wide.most == most
+    assert EventConsumer.concurrency is None
