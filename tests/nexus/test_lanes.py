@@ -1,6 +1,7 @@
 """Lanes in a running nexus: strict order at every dispatch, and ageing."""
 
 import asyncio
+import itertools
 from typing import Any
 
 import hypothesis.strategies as st
@@ -39,52 +40,37 @@ def nexus_with(kind: str, seen: list[Event[Any]], after: Any) -> AsyncEventNexus
     return nexus
 
 
-@given(
-    st.sampled_from(KINDS), st.lists(st.tuples(st.integers(-2, 2), st.lists(st.integers(-2, 2), max_size=3)))
-)
+SCRIPTS = st.lists(st.tuples(st.integers(-2, 2), st.lists(st.integers(-2, 2), max_size=3)))
+
+
+@given(st.sampled_from(KINDS), SCRIPTS)
 def test_the_most_urgent_goes_first_at_every_dispatch(kind: str, script: list[tuple[int, list[int]]]) -> None:
     """Whatever handlers ingest meanwhile: no event is handled while a more urgent or an older one waits."""
     seen: list[Event[Any]] = []
     waiting: list[tuple[int, int]] = []
-    wrong: list[Event[Any]] = []
+    expected: list[tuple[int, int]] = []
+    numbers = itertools.count()
+
+    def make(priority: int) -> Event[Any]:
+        waiting.append((priority, next(numbers)))
+        return event(waiting[-1][1], priority)
 
     def after(event: Event[Any], queue: SecondaryQueue) -> None:
-        if (event.priority, event.id) != min(waiting):
-            wrong.append(event)
+        expected.append(min(waiting))
         waiting.remove((event.priority, event.id))
-        for index, priority in enumerate(script[event.id][1] if event.id < len(script) else ()):
-            number = 1000 + 10 * event.id + index
-            waiting.append((priority, number))
-            queue.put_nowait(Event(number, "a", priority, None))
+        for priority in script[event.id][1] if event.id < len(script) else ():
+            queue.put_nowait(make(priority))
 
     async def play() -> None:
         nexus = nexus_with(kind, seen, after)
         async with nexus:
-            events = [event(number, priority) for number, (priority, _) in enumerate(script)]
-            waiting.extend((e.priority, e.id) for e in events)
-            await nexus.ingest_many(events)
+            await nexus.ingest_many([make(priority) for priority, _ in script])
             await nexus.drained()
         assert_ledger_balanced(nexus, handled=len(seen))
 
-    # Secondary ids grow with their parent's, not with time: only unrelated children are compared by id.
     run(play())
-    assert [e.priority for e in wrong if not late_child(e, seen)] == []
+    assert [(e.priority, e.id) for e in seen] == expected
     assert waiting == []
-
-
-def late_child(event: Event[Any], seen: list[Event[Any]]) -> bool:
-    """Say whether the event, or one that it was handled before, is secondary: their ids are not in order."""
-    place = seen.index(event)
-    rivals = [e for e in seen[place:] if e.priority < event.priority]
-    return (
-        event.id >= 1000 or not rivals or all(e.id >= 1000 and not was_there(e, place, seen) for e in rivals)
-    )
-
-
-def was_there(child: Event[Any], place: int, seen: list[Event[Any]]) -> bool:
-    """Say whether a secondary event was in line when the event at this place was taken."""
-    parent = (child.id - 1000) // 10
-    return any(e.id == parent for e in seen[:place])
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -121,7 +107,7 @@ async def test_an_urgent_event_from_outside_is_next() -> None:
 @pytest.mark.parametrize("ageing", [None, 1.0, 0.01])
 @virtual_time
 async def test_ageing_lets_the_low_lane_move(ageing: float | None) -> None:
-    """Under a flood of urgent events the others starve without ageing, and share with it; lanes keep order."""
+    """Under a flood of urgent events the others starve without ageing, and have a share with it."""
     seen = Recorder()
 
     async def slow(event: Event[Any], queue: SecondaryQueue) -> None:
