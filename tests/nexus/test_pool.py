@@ -189,7 +189,8 @@ async def test_handlers_with_tasks_come_and_go_without_a_trace() -> None:
         await nexus.drained()
         await asyncio.sleep(0.1)
         assert len(nexus.tasks) == before
-        assert len(nexus._life.pools) <= 1
+        nexus.add_handler("a", slow, concurrency=2)
+        assert len(nexus._life.pools) == 1
     assert_ledger_balanced(nexus, handled=60)
 
 
