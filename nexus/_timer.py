@@ -5,175 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import weakref
-from collections import deque
 from collections.abc import Callable, Coroutine
-from heapq import heappop, heappush, heapreplace
-from itertools import count
-from time import monotonic
-from typing import Any, TypeAlias
+from typing import Any
 
-from ._clock import clock_of
 from ._event import Event, EventFactory, EventKey, NamedEvent, event_type_of, make_event
 from ._source import AbstractNexus, EventProducer
+from ._wheel import Ring, Wheel, wheel_of
 from .errors import LoopStopped, MultipleStart, NexusError
 
 __all__ = ["Timer"]
 
 logger = logging.getLogger(__name__)
-
-_PORTION_SECONDS = 5e-4
-"""For how long timers fire before everything else gets its turn."""
-_BUSY = 8
-"""Timers that fire at once when there are so many that they are gathered."""
-_GATHER_SECONDS = 1e-3
-"""For how long; event loops wait in whole milliseconds anyway."""
-_STALE = 64
-"""Stopped timers the wheel holds at least before it looks for them."""
-
-
-class _Ring(deque["_Entry"]):  # bounded by the timers that run
-    """Entries of timers with one interval, in their order; the first of them stands in the wheel's heap."""
-
-    __slots__ = ("has_head", "last")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.has_head = False
-        """Whether an entry of this ring is in the heap; if not, there is none at all."""
-        self.last = 0.0
-        """The deadline of the last entry."""
-
-
-_Entry: TypeAlias = "tuple[float, int, Timer, _Ring]"
-
-
-class _Wheel:
-    """The timers of one event loop, and one call of the loop for the earliest.
-
-    A timer that has ticked comes after all others of its interval that tick in time. So they stand in a
-    ring, where a tick costs the same however many there are, and only the first of each ring is in a heap.
-    One that comes too late for its ring gets another, for itself.
-    """
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = weakref.ref(loop)
-        self._time = clock_of(loop)
-        self._gather = _GATHER_SECONDS if self._time is monotonic else 0.0
-        self._heap: list[_Entry] = []
-        self._rings: weakref.WeakValueDictionary[float, _Ring] = weakref.WeakValueDictionary()
-        self._order = count()
-        self._stale = 0
-        """Entries whose timer was stopped, about."""
-        self._stale_limit = _STALE
-        self._handle: asyncio.TimerHandle | None = None
-        self._firing = False
-
-    def ring_of(self, interval: float) -> _Ring:
-        """Return the ring of an interval, for a timer to keep."""
-        return self._rings.setdefault(interval, _Ring())
-
-    def add(self, deadline: float, timer: Timer, ring: _Ring) -> None:
-        """Fire the timer at this moment."""
-        if ring.has_head:
-            if deadline >= ring.last:
-                ring.last = deadline
-                ring.append((deadline, next(self._order), timer, ring))
-                return
-            ring = _Ring()
-        ring.has_head = True
-        ring.last = deadline
-        heappush(self._heap, (deadline, next(self._order), timer, ring))
-        if not self._firing and self._heap[0][2] is timer:
-            self._arm()
-
-    def stopped(self) -> None:
-        """Note that the entry of a timer has become stale; forget such entries once they are many."""
-        self._stale += 1
-        if self._stale > self._stale_limit:
-            entries = sorted(entry for head in self._heap for entry in (head, *head[3]))
-            for _, _, _, ring in self._heap:
-                ring.clear()
-                ring.has_head = False
-            self._heap.clear()
-            for deadline, order, timer, ring in entries:
-                if timer.deadline is deadline:
-                    if ring.has_head:
-                        ring.append((deadline, order, timer, ring))
-                    else:
-                        ring.has_head = True
-                        self._heap.append((deadline, order, timer, ring))
-            self._stale = 0
-            self._stale_limit = max(_STALE, len(entries) // 2)
-        self.tidy()
-
-    def tidy(self) -> None:
-        """Forget timers that were stopped and are first in line; sleep if there are no others."""
-        heap = self._heap
-        while heap and heap[0][2].deadline is not heap[0][0]:
-            self._pop()
-            self._stale = max(0, self._stale - 1)
-        if not heap and self._handle is not None:
-            self._handle.cancel()
-            self._handle = None
-
-    def _pop(self) -> None:
-        """Take out the first entry; the next of its ring takes its place."""
-        ring = self._heap[0][3]
-        if ring:
-            heapreplace(self._heap, ring.popleft())
-        else:
-            heappop(self._heap)
-            ring.has_head = False
-
-    def _arm(self, soonest: float = 0.0) -> None:
-        """Have the loop call at the earliest moment."""
-        if self._handle is not None:
-            self._handle.cancel()
-        loop = self._loop()
-        assert loop is not None
-        self._handle = loop.call_at(max(self._heap[0][0], soonest), self._fire)
-
-    def _fire(self) -> None:
-        """Fire every timer whose moment has come; many at once in portions, so that others get their turn."""
-        self._handle = None
-        self._firing = True
-        heap = self._heap
-        now = self._time()
-        fired = 0
-        try:
-            while heap and heap[0][0] <= now:
-                deadline, _, timer, ring = heap[0]
-                if ring:
-                    heapreplace(heap, ring.popleft())
-                else:
-                    heappop(heap)
-                    ring.has_head = False
-                if timer.deadline is deadline:
-                    timer._fire()
-                    fired += 1
-                    if not fired % 16 and self._time() - now > _PORTION_SECONDS:
-                        break
-                else:
-                    self._stale = max(0, self._stale - 1)
-        finally:
-            self._firing = False
-            self.tidy()
-            if heap:
-                is_behind = heap[0][0] <= now
-                self._arm(now + self._gather if fired >= _BUSY and not is_behind else 0.0)
-
-
-_wheels: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Wheel] = weakref.WeakKeyDictionary()
-
-
-def _wheel_of(loop: asyncio.AbstractEventLoop) -> _Wheel:
-    """Return the wheel of a loop; loops that are closed lose theirs."""
-    wheel = _wheels.get(loop)
-    if wheel is None:
-        for other in [other for other in _wheels if other.is_closed()]:
-            del _wheels[other]
-        wheel = _wheels[loop] = _Wheel(loop)
-    return wheel
 
 
 def _nobody() -> None:
@@ -250,9 +92,9 @@ class Timer(EventProducer):
         self._began = 0.0
         self._ticks = 0
         self._value = 0
-        self._wheel: _Wheel | None = None
-        self._add: Callable[[float, Timer, _Ring], None]
-        self._ring: _Ring
+        self._wheel: Wheel | None = None
+        self._add: Callable[[float, Timer, Ring], None]
+        self._ring: Ring
         self._key: EventKey = ""
         self._direct: Callable[[], Any] = _nobody
         """The nexus that takes the ticks the short way; `_nobody` where something is out of the ordinary."""
@@ -294,7 +136,7 @@ class Timer(EventProducer):
             raise MultipleStart("Timer already started; stop it first")
         await super().start()
         loop = asyncio.get_running_loop()
-        wheel = _wheel_of(loop)
+        wheel = wheel_of(loop)
         run = _Run(loop=loop)
         run.timer = weakref.ref(self)
         self.task = run
@@ -368,19 +210,21 @@ class Timer(EventProducer):
         if self._wheel is not None and was_waiting:
             self._wheel.stopped()
 
-    def _fire(self) -> None:
-        """Tick."""
-        nexus = self._direct()
-        if nexus is None:
-            self._fire_carefully()
-            return
+    def tick(self) -> None:
+        """Emit the event that is due, and name the moment of the next; called by the wheel."""
         due = self.deadline
         self._value = value = self._value + self.direction_value
+        nexus = self._direct()
         try:
-            event = make_event(nexus.next_id(), self._key, self.priority, value)
-            if not nexus.offer(event):
-                self._emit_late(self._distribute_late(event, [nexus]))
-                return
+            if nexus is not None:
+                tick = make_event(nexus.next_id(), self._key, self.priority, value)
+                if not nexus.offer(tick):
+                    self._emit_late(self._distribute_late(tick, [nexus]))
+                    return
+            else:
+                event = self.create_event(value)
+                if event is not None and not self._emit(event):
+                    return
         except Exception as exc:
             self._fail(exc)
             return
@@ -392,20 +236,6 @@ class Timer(EventProducer):
             self._ticks = ticks = self._ticks + 1
             self.deadline = deadline = self._began + ticks * self.interval
             self._add(deadline, self, self._ring)
-
-    def _fire_carefully(self) -> None:
-        """Tick, where something is out of the ordinary."""
-        due = self.deadline
-        self._value += self.direction_value
-        try:
-            event = self.create_event(self._value)
-            if event is not None and not self._emit(event):
-                return
-        except Exception as exc:
-            self._fail(exc)
-            return
-        if self.deadline is due:
-            self._go_on()
 
     def _emit(self, event: Event[Any]) -> bool:
         """Give the event to the nexuses; False when one has no room, and the rest is left to a task."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from nexus import AbstractNexus, AsyncEventNexus, Event, EventFactory, NamedEvent, Timer, _timer
+from nexus import AbstractNexus, AsyncEventNexus, Event, EventFactory, NamedEvent, Timer, _wheel
 from nexus.errors import MisconfiguredEventProducer, MultipleStart
 from nexus.testing import Recorder, assert_ledger_balanced, run, virtual_time
 
@@ -42,7 +42,7 @@ def timer_for(nexus: AbstractNexus, interval: float = 1.0, **options: Any) -> Ti
 
 def entries() -> int:
     """Count what the wheel of the running loop holds."""
-    wheel = _timer._wheels.get(asyncio.get_running_loop())
+    wheel = _wheel._wheels.get(asyncio.get_running_loop())
     return 0 if wheel is None else sum(1 + len(head[3]) for head in wheel._heap)
 
 
