@@ -178,8 +178,8 @@ class Lane:
         ahead = [0]
         for entry in self.line:
             ahead.append(ahead[-1] + (entry.__class__ is Slot and entry.event is None))
-        marks = self._marks
-        self._marks = deque()
+        marks = tuple(self._marks)
+        self._marks.clear()
         for place, time in marks:
             place += ahead[-1] - ahead[min(max(place - self.taken, 0), len(self.line))]
             if self._marks and place <= self.taken + ahead[-1]:

@@ -159,7 +159,9 @@ def _remember(slot: Slot, lines: _Lines) -> None:
     if line is None:
         line = lines[lane.priority] = deque()  # bounded by the lane, twice over
     elif len(line) > 2 * lane.live + _SLACK:
-        line = lines[lane.priority] = deque(kept for kept in line if kept.event is not None)
+        kept = [each for each in line if each.event is not None]
+        line.clear()
+        line.extend(kept)
     line.append(slot)
 
 
