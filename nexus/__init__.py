@@ -6,6 +6,7 @@ hands each event to the handlers of its type, the most urgent first. The core kn
 """
 
 from . import errors
+from ._delivery import DeadLetterHandler, ErrorHandler
 from ._dispatch import FALLBACK, EventDispatcher
 from ._event import Event, EventFactory, EventKey, EventMeta, EventType, NamedEvent, event_type_of
 from ._handler import (
@@ -17,7 +18,7 @@ from ._handler import (
     GenericHandler,
     create_handler_coro,
 )
-from ._life import StopReport
+from ._life import Stopping, StopReport
 from ._nexus import AsyncEventNexus
 from ._policy import Block, DropNewest, DropOldest, Fail, LatestByKey, OverloadPolicy
 from ._queue import AsyncEventPriorityQueue, SecondaryQueue
@@ -38,8 +39,10 @@ __all__ = [
     "AsyncEventPriorityQueue",
     "Block",
     "DeadLetter",
+    "DeadLetterHandler",
     "DropNewest",
     "DropOldest",
+    "ErrorHandler",
     "Event",
     "EventConsumer",
     "EventConverter",
@@ -66,6 +69,7 @@ __all__ = [
     "SourceStateEvent",
     "Stats",
     "StopReport",
+    "Stopping",
     "Timer",
     "TypeCounts",
     "__version__",

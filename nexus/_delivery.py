@@ -17,13 +17,14 @@ from ._queue import AsyncEventPriorityQueue, SecondaryQueue
 from ._route import Binding, Route
 from .errors import HandlerError, HandlerTimeout
 
-__all__ = ["Deliveries", "Delivery", "ErrorHandler", "is_passing"]
+__all__ = ["DeadLetterHandler", "Deliveries", "Delivery", "ErrorHandler", "is_passing"]
 
 logger = logging.getLogger(__name__)
 
 ErrorHandler: TypeAlias = "Callable[[Event[Any], BaseException, str], Any]"
 """Called with the event, what its handler raised, and the handler's name."""
 DeadLetterHandler: TypeAlias = "Callable[[DeadLetter], Any]"
+"""Called with what has failed for good."""
 
 _LOGGED_IN_FULL = 10
 

@@ -133,6 +133,7 @@ class Drain:
             self._was_waited_for = True
             self._lanes.current = None
             self._lanes.look_again(self._clock())
+            self._queue.room.release_all()
 
     async def _take_run(self, lane: Lane, run: Iterator[int]) -> None:
         """Handle the next events of a lane, until the run is over or a more urgent lane has something."""

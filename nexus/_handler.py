@@ -89,14 +89,23 @@ class HandlerOptions:
     """Seconds before the second try; doubled for each further one."""
 
     def __attrs_post_init__(self) -> None:
-        if self.concurrency is not None and self.concurrency < 1:
-            raise ValueError(f"concurrency must be 1 or more, or None, not {self.concurrency!r}")
-        if self.timeout is not None and not self.timeout > 0:
-            raise ValueError(f"timeout must be more than 0 seconds, or None, not {self.timeout!r}")
-        if self.retries < 0:
-            raise ValueError(f"retries must be 0 or more, not {self.retries!r}")
-        if not self.retry_delay >= 0:
-            raise ValueError(f"retry_delay must be 0 seconds or more, not {self.retry_delay!r}")
+        checks: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
+            ("concurrency", "1 or more, or None", lambda n: n is None or (_is_whole(n) and n >= 1)),
+            ("timeout", "more than 0 seconds, or None", lambda n: n is None or (_is_number(n) and n > 0)),
+            ("retries", "0 or more", lambda n: _is_whole(n) and n >= 0),
+            ("retry_delay", "0 seconds or more", lambda n: _is_number(n) and n >= 0),
+        )
+        for name, words, is_right in checks:
+            if not is_right(getattr(self, name)):
+                raise ValueError(f"{name} must be {words}, not {getattr(self, name)!r}")
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, float) or _is_whole(value)
 
 
 @attrs.frozen

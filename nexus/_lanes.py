@@ -153,8 +153,13 @@ class Lane:
         self.waiting.record(now - marks[0][1] if marks else 0.0, count)
 
     def put_back(self, entry: Any) -> None:
-        """Return an entry to the front, as if it had never left."""
-        self.line.appendleft(entry)
+        """Return an entry to the front, as if it had never left; a second try behind those there."""
+        place = 0
+        if isinstance(entry, Again):
+            self.holes += 1
+            while place < len(self.line) and isinstance(self.line[place], Again):
+                place += 1
+        self.line.insert(place, entry)
         self.taken -= 1
 
     def close_holes(self) -> bool:

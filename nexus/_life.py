@@ -216,7 +216,10 @@ class Life:
 
     def begin(self) -> None:
         """Belong to the running event loop, and open the door."""
-        self.loop = asyncio.get_running_loop()
+        try:
+            self.loop = asyncio.get_running_loop()
+        except RuntimeError as exc:
+            raise BadCall(f"{self._nexus.name}: start it inside a running event loop, or run() it") from exc
         self._end = self.loop.create_future()
         self.state = "STARTING"
         self._nexus.queue.closed = None

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from concurrent.futures import Future as ThreadFuture
 from enum import Enum
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from ._delivery import DeadLetterHandler, Deliveries, ErrorHandler
 from ._dispatch import EventDispatcher
@@ -34,6 +34,8 @@ __all__ = ["AsyncEventNexus"]
 logger = logging.getLogger(__name__)
 
 _numbers = itertools.count(1)
+
+L = TypeVar("L")
 
 
 class AsyncEventNexus(EventDispatcher, AbstractNexus, EventFactory):
@@ -309,11 +311,11 @@ class AsyncEventNexus(EventDispatcher, AbstractNexus, EventFactory):
     def set_error_handler(self, handler: ErrorHandler | None) -> None:
         """Call this with ``(event, exception, handler name)`` for every event that has failed; None for
         nobody."""
-        self._deliveries.error_handler = handler
+        self._deliveries.error_handler = _check_listener(handler)
 
     def set_dead_letter_handler(self, handler: DeadLetterHandler | None) -> None:
         """Call this with a `DeadLetter` for every event that has failed for good; None for nobody."""
-        self._deliveries.dead_letter_handler = handler
+        self._deliveries.dead_letter_handler = _check_listener(handler)
 
     @property
     def dead_letters(self) -> tuple[DeadLetter, ...]:
@@ -345,6 +347,11 @@ class AsyncEventNexus(EventDispatcher, AbstractNexus, EventFactory):
     def state(self) -> States:
         """Where in its life the nexus is."""
         return self.States[self._life.state]
+
+    @property
+    def report(self) -> StopReport | None:
+        """How it has stopped; None before."""
+        return self._life.report
 
     @property
     def tasks(self) -> frozenset[asyncio.Task[Any]]:
@@ -457,3 +464,14 @@ class AsyncEventNexus(EventDispatcher, AbstractNexus, EventFactory):
             if exc is None:
                 raise failure
             logger.error("%s failed too: %r", self.name, failure)
+
+
+def _check_listener(listener: L) -> L:
+    """Return a listener for failed events.
+
+    Raises:
+        TypeError: it can be neither called nor left out.
+    """
+    if listener is not None and not callable(listener):
+        raise TypeError(f"a listener for failed events is a function or None, not {listener!r}")
+    return listener

@@ -12,7 +12,7 @@ from typing import Any
 
 from ._clock import clock_of
 from ._event import Event, EventKey, NamedEvent, check_event, event_type_of, not_an_event
-from ._lanes import Again, Lane, Lanes, Slot
+from ._lanes import Lane, Lanes, Slot
 from ._policy import OverloadPolicy, check_policy
 from ._room import Room
 from ._route import Ledger
@@ -44,7 +44,7 @@ class AsyncEventPriorityQueue:
         maxsize: events a lane holds.
         max_lanes: different priorities waiting at once; a further one finds no room, like a full lane.
         ageing: seconds of waiting that make an event one priority more urgent; None for strict priorities.
-        max_secondary: events, or lanes, that handlers may add beyond these bounds before they get `QueueFull`.
+        max_secondary: events, or lanes, that handlers may add beyond these bounds before `QueueFull`.
         ledger: where drops are counted; None for one of its own.
 
     Raises:
@@ -164,7 +164,7 @@ class AsyncEventPriorityQueue:
         found = "no lane is free" if lane is None else f"its lane holds {lane.live} events"
         raise QueueFull(
             f"no room for {event.type!r} at priority {event.priority}: {found}, maxsize is {self.maxsize} "
-            f"(for handlers {self.max_secondary} more); await put(), raise the bound, or set a policy that drops"
+            f"(for handlers {self.max_secondary} more); await put(), raise the bound, or set a policy"
         )
 
     def admit(self, event: Event[Any], giver: Giver) -> bool:
@@ -261,10 +261,8 @@ class AsyncEventPriorityQueue:
             self._clock = clock_of(loop)
 
     def put_back(self, lane: Lane, entry: Any) -> None:
-        """Return an entry to the front of its lane, as if it had never left."""
+        """Return an entry to the front of its lane, as if it had never left; tries keep their order."""
         lane = self.lanes.force(lane.priority)
-        if isinstance(entry, Again):
-            lane.holes += 1
         lane.put_back(entry)
         if not lane.occupied:
             self.lanes.occupy(lane)

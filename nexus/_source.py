@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import asyncio
+import inspect
 import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
@@ -61,9 +62,11 @@ class EventConverter(SimpleEventConverter):
     A subclass with an ``__init__`` of its own calls ``super().__init__()``.
     """
 
+    gen: AsyncGenerator[Event[Any], None] | None = None
+    """The generator, once the first event was asked for."""
+
     def __init__(self) -> None:
-        self.gen: AsyncGenerator[Event[Any], None] | None = None
-        self._failed = False
+        self.gen = None
 
     @abc.abstractmethod
     def event_generator(self) -> AsyncGenerator[Event[Any], None]:
@@ -82,7 +85,7 @@ class EventConverter(SimpleEventConverter):
             NoMoreEvents: the generator has returned, or the converter is closed.
         """
         if self.gen is None:
-            self.gen = self.event_generator()
+            self.gen = _generator_of(self)
         try:
             return await anext(self.gen)
         except StopAsyncIteration as exc:
@@ -174,6 +177,23 @@ class EventProducer(EventSource):
         """
         for nexus in self.nexuses:
             await nexus.ingest(event)
+
+
+def _generator_of(converter: EventConverter) -> AsyncGenerator[Event[Any], None]:
+    """Return the generator of a converter.
+
+    Raises:
+        TypeError: its method makes something else.
+    """
+    generator: object = converter.event_generator()
+    if isinstance(generator, AsyncGenerator):
+        return generator
+    if inspect.iscoroutine(generator):
+        generator.close()
+    raise TypeError(
+        f"{converter.__class__.__name__}.event_generator must be written as `async def` with `yield`; "
+        f"it makes a {generator.__class__.__name__}"
+    )
 
 
 async def close_source(source: object) -> None:

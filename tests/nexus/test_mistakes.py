@@ -1,10 +1,14 @@
-"""Mistakes of a new user that would otherwise be silent."""
+"""Mistakes of a new user are said at once, with what was found and what is allowed."""
 
+import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from nexus import AsyncEventNexus
+from nexus import AsyncEventNexus, Event, EventConverter
+from nexus.errors import BadCall
+from nexus.testing import virtual_time
 
 
 def test_a_name_is_no_option() -> None:
@@ -40,3 +44,105 @@ def test_a_generator_is_no_handler(handler: Any) -> None:
         AsyncEventNexus().add_handler("a", handler)
     with pytest.raises(TypeError, match="yield"):
         AsyncEventNexus().add_filter(handler)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("concurrency", True),
+        ("concurrency", 0),
+        ("timeout", "1"),
+        ("timeout", 0),
+        ("retries", "3"),
+        ("retry_delay", -1),
+    ],
+)
+def test_an_option_out_of_range_names_itself(option: str, value: object) -> None:
+    """An option that makes no sense is refused by its name, with what was found."""
+    with pytest.raises(ValueError, match=f"{option} must be .*, not {value!r}"):
+        AsyncEventNexus().add_handler("x", print, **{option: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["set_error_handler", "set_dead_letter_handler"])
+def test_a_listener_is_a_function(name: str) -> None:
+    """A listener that cannot be called is refused when it is set."""
+    setter: Callable[[object], None] = getattr(AsyncEventNexus(), name)
+    with pytest.raises(TypeError, match="is a function or None, not 3"):
+        setter(3)
+
+
+def test_a_start_outside_a_loop_says_what_to_do() -> None:
+    """A start without an event loop names the two ways out."""
+    nexus = AsyncEventNexus()
+    with pytest.raises(BadCall, match="inside a running event loop, or run"):
+        nexus.start()
+
+
+@virtual_time
+async def test_a_generator_of_the_wrong_kind_is_named() -> None:
+    """A converter whose generator is a plain coroutine says so in its source state."""
+
+    class Wrong(EventConverter):
+        async def event_generator(self) -> object:  # type: ignore[override]
+            return Event(1, "x", 0, None)
+
+    nexus = AsyncEventNexus()
+    nexus.add_converter(Wrong())
+    async with nexus:
+        await asyncio.sleep(1)
+        assert "must be written as `async def` with `yield`" in str(nexus.stats().sources["Wrong"].error)
+
+
+@virtual_time
+async def test_a_converter_may_forget_its_parents_init() -> None:
+    """A generator converter with an __init__ of its own works though it does not call its parent's."""
+
+    class Own(EventConverter):
+        def __init__(self) -> None:
+            self.number = 7
+
+        async def event_generator(self):  # type: ignore[no-untyped-def]
+            yield Event(self.number, "x", 0, None)
+
+    nexus = AsyncEventNexus()
+    nexus.add_handler("x", lambda event: None)
+    nexus.add_converter(Own())
+    async with nexus:
+        await asyncio.sleep(1)
+    assert nexus.report is not None
+    assert nexus.report.stats.handled == 1
+
+
+@virtual_time
+async def test_second_tries_keep_their_order() -> None:
+    """Events that are tried again after equal pauses come in the order of their first tries."""
+    seen: list[int] = []
+    nexus = AsyncEventNexus()
+
+    def fail_once(event: Event[object]) -> None:
+        seen.append(event.id)
+        if seen.count(event.id) == 1:
+            raise RuntimeError
+
+    nexus.add_handler("x", fail_once, retries=1, retry_delay=1.0)
+    async with nexus:
+        await nexus.ingest_many(Event(n, "x", 0, None) for n in range(4))
+        await nexus.drained()
+    assert seen == [0, 1, 2, 3, 0, 1, 2, 3]
+
+
+@virtual_time
+async def test_room_is_given_while_a_handler_waits() -> None:
+    """A giver gets the room in a lane as soon as it is there, not when the handler has finished."""
+    nexus = AsyncEventNexus(maxsize=1)
+    accepted: list[float] = []
+
+    async def slow(event: Event[object]) -> None:
+        await asyncio.sleep(3)
+
+    nexus.add_handler("x", slow)
+    async with nexus:
+        for n in range(3):
+            await nexus.ingest(Event(n, "x", 0, None))
+            accepted.append(asyncio.get_running_loop().time())
+    assert accepted[:2] == [0.0, 0.0]
