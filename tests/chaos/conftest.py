@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 import time
 from collections.abc import Callable
 
@@ -39,6 +40,6 @@ def figures(request: pytest.FixtureRequest, form: Form, capsys: pytest.CaptureFi
         line["wall_s"] = round(time.perf_counter() - began, 2)
         if form.is_long:
             with capsys.disabled():
-                print("\n" + json.dumps(line))
+                sys.stdout.write(f"\n{json.dumps(line)}\n")
 
     return say

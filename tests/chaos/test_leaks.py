@@ -4,7 +4,7 @@ import asyncio
 import gc
 import os
 import threading
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -92,7 +92,7 @@ def test_cycles_of_life_leave_nothing(form: Any, figures: Any) -> None:
 class KeepsItself(AsyncEventNexus):
     """Is remembered by the class for ever."""
 
-    kept: list[AsyncEventNexus] = []
+    kept: ClassVar[list[AsyncEventNexus]] = []
 
     async def drained(self) -> None:
         self.kept.append(self)
@@ -102,7 +102,7 @@ class KeepsItself(AsyncEventNexus):
 class LeavesATask(AsyncEventNexus):
     """Leaves a task waiting."""
 
-    waiting: set[asyncio.Task[Any]] = set()
+    waiting: ClassVar[set[asyncio.Task[Any]]] = set()
 
     async def drained(self) -> None:
         self.waiting.add(asyncio.create_task(asyncio.sleep(1e6), name="left"))
@@ -112,7 +112,7 @@ class LeavesATask(AsyncEventNexus):
 class LeavesADescriptor(AsyncEventNexus):
     """Leaves a pipe open."""
 
-    pipes: list[int] = []
+    pipes: ClassVar[list[int]] = []
 
     async def drained(self) -> None:
         self.pipes += os.pipe()

@@ -148,7 +148,7 @@ async def test_failing_handler_stops_neither_the_nexus_nor_its_timers() -> None:
 
 @virtual_time
 async def test_stop_ends_the_sources_and_loses_nothing() -> None:
-    """After a stop no source is left running, and every event it gave was handled; start and stop may come early."""
+    """After a stop no source runs, and every event it gave was handled; a stop may come before the start."""
     source, seen = Steady(), Recorder()
     nexus = AsyncEventNexus()
     nexus.add_handler("t", seen)
@@ -289,7 +289,7 @@ async def test_malformed_frame_stops_nobody() -> None:
 
 
 async def test_sender_is_held_up_by_its_socket_and_says_what_fails() -> None:
-    """A sender waits at the high-water mark instead of dropping, and bytes in a payload fail that event alone."""
+    """A sender waits at the high-water mark; bytes in a payload fail that event alone."""
     with zmq.asyncio.Context() as context, context.socket(zmq.PULL) as pull, context.socket(zmq.PUSH) as push:
         pull.set_hwm(5)
         push.set_hwm(5)

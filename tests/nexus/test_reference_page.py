@@ -85,7 +85,9 @@ NAMES: dict[ModuleType, dict[str, str]] = {
 PARAMETERS = [(module, name, words) for module, names in NAMES.items() for name, words in names.items()]
 
 
-@pytest.mark.parametrize(("module", "name", "words"), PARAMETERS, ids=lambda each: getattr(each, "__name__", each))
+@pytest.mark.parametrize(
+    ("module", "name", "words"), PARAMETERS, ids=lambda each: getattr(each, "__name__", each)
+)
 def test_names_take_the_arguments_of_the_page(module: ModuleType, name: str, words: str) -> None:
     """Every class, function and method is there and takes the page's arguments, by place or by name."""
     thing: Any = module
@@ -104,7 +106,9 @@ def test_names_take_the_arguments_of_the_page(module: ModuleType, name: str, wor
     own = {word.strip("*") for word in words.split()}
     for each in parameters.values():
         if each.name not in {*own, "self"}:
-            assert each.default is not each.empty or each.kind in (each.VAR_KEYWORD, each.VAR_POSITIONAL), each
+            assert each.default is not each.empty or each.kind in (each.VAR_KEYWORD, each.VAR_POSITIONAL), (
+                each
+            )
 
 
 BASES = [
@@ -307,7 +311,7 @@ async def test_program_with_the_four_timers() -> None:
 
 @virtual_time
 async def test_timer_started_and_stopped_by_hand() -> None:
-    """start returns something to await, a second start raises, stop tells whether there was anything to stop."""
+    """start returns something to await, a second one raises, stop tells if there was anything to stop."""
     nexus = async_nexus.AsyncEventNexus()
     seen: list[Any] = []
     nexus.add_handler("t", lambda event, queue: seen.append(event.payload))

@@ -169,7 +169,7 @@ def one_event_and_stop(nexus: AsyncEventNexus) -> None:
     """Give the nexus a source whose one event stops it."""
 
     class One(EventConverter):
-        async def event_generator(self):  # type: ignore[no-untyped-def]  # noqa: ANN202
+        async def event_generator(self):  # type: ignore[no-untyped-def]
             yield Event(1, "t", 0, None)
             nexus.stop()
 
@@ -185,7 +185,11 @@ def test_run_returns_the_report_and_puts_everything_back() -> None:
     report = nexus.run(freeze=False)
     assert report.clean
     assert_ledger_balanced(report.stats, ingested=1, handled=1)
-    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM), gc.get_freeze_count()) == before
+    assert (
+        signal.getsignal(signal.SIGINT),
+        signal.getsignal(signal.SIGTERM),
+        gc.get_freeze_count(),
+    ) == before
 
 
 def test_run_works_in_any_thread() -> None:

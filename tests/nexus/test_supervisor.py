@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections.abc import AsyncGenerator
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -249,7 +249,7 @@ async def test_batch_with_a_bad_event_keeps_the_good_ones() -> None:
     """What is no event is the source's failure; the events beside it are accepted."""
 
     class Batches(SimpleEventConverter):
-        batches: list[Any] = [[event(1), "no event", event(2), event(3)]]
+        batches: ClassVar[list[Any]] = [[event(1), "no event", event(2), event(3)]]
 
         async def obtain_event(self) -> Event[Any]:
             raise AssertionError("obtain_events is there")
@@ -340,7 +340,9 @@ async def test_names_of_sources_tell_them_apart() -> None:
 
 @pytest.mark.parametrize("options", [{}, {"concurrency": 2}, {"retries": 1}, {"timeout": 5.0}], ids=str)
 @pytest.mark.parametrize("error", [*ERRORS, Exception("plain"), TimeoutError()], ids=repr)
-def test_whatever_a_handler_raises_only_its_event_fails(error: BaseException, options: dict[str, Any]) -> None:
+def test_whatever_a_handler_raises_only_its_event_fails(
+    error: BaseException, options: dict[str, Any]
+) -> None:
     """The event fails with the very exception; the next one is handled."""
 
     @virtual_time
