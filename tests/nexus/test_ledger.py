@@ -139,6 +139,22 @@ class LedgerMachine(RuleBasedStateMachine):
         self.nexus.start()
         await asyncio.sleep(0)
 
+    @precondition(lambda self: self.report is None)
+    @rule(type_=st.sampled_from(["pool", "pool-delayed", "async"]), policy=st.sampled_from(POLICIES))
+    def flood(self, type_: str, policy: Any) -> None:
+        """Many events of one type and priority come one after the other, more than its lane holds."""
+        self.nexus.set_policy(type_, policy)
+
+        async def flood() -> None:
+            events = [self.make(type_, 0, None, sleep=3.0) for _ in range(10)]
+            giver = self.loop.create_task(self.give_many(events[:5]))
+            for event in events[5:]:
+                await asyncio.sleep(0)
+                self.givers.append(self.loop.create_task(self.give(event)))
+            self.givers.append(giver)
+
+        self.run(flood())
+
     @rule()
     def without_filter(self) -> None:
         """Filters may come and go; without one, events take the short way."""
