@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import weakref
-from collections.abc import Coroutine, Generator, Iterable
+from collections.abc import Callable, Coroutine, Generator, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -60,15 +60,11 @@ class StopReport:
 class Stopping:
     """A stop under way; await it for the `StopReport`."""
 
-    def __init__(self, life: Life) -> None:
-        self._life = life
+    def __init__(self, wait: Callable[[], Coroutine[Any, Any, StopReport]]) -> None:
+        self._wait = wait
 
     def __await__(self) -> Generator[Any, None, StopReport]:
-        if asyncio.current_task() in self._life.tasks and self._life.report is None:
-            raise BadCall(
-                "a handler or source that awaits nexus.stop() waits for itself; call it without await"
-            )
-        return self._life.stopped().__await__()
+        return self._wait().__await__()
 
 
 class Life:
@@ -325,10 +321,14 @@ class Life:
             self._deadline = min(self._deadline, self.loop.time() + grace)
             self._hurry.set()
             self._request_end()
-        return Stopping(self)
+        return Stopping(self.stopped)
 
     async def stopped(self) -> StopReport:
         """Wait for the end."""
+        if self.report is None and asyncio.current_task() in self.tasks:
+            raise BadCall(
+                "a handler or source that awaits nexus.stop() waits for itself; call it without await"
+            )
         await self._done.wait()
         if self._main is not None and self._main is not asyncio.current_task():
             await asyncio.wait((self._main,))  # it has a step left
