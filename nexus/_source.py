@@ -95,7 +95,7 @@ class EventConverter(SimpleEventConverter):
         """Close the generator now; one that has to wait for its own end needs `aclose`.
 
         Raises:
-            RuntimeError: the generator awaits something in its ``finally``.
+            RuntimeError: the generator awaits something in its ``finally``, where this error ends it.
         """
         closing = self.gen.aclose() if self.gen is not None else None
         if closing is not None:
@@ -103,9 +103,11 @@ class EventConverter(SimpleEventConverter):
                 closing.send(None)
             except StopIteration:
                 return
-            raise RuntimeError(
+            error = RuntimeError(
                 f"the generator of {self.__class__.__name__} waits while closing: await aclose()"
             )
+            closing.throw(error)  # left where it is, it could not be closed by anybody else
+            raise error
 
     async def aclose(self) -> None:
         """Close the generator and wait for its end."""
