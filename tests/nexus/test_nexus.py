@@ -59,6 +59,18 @@ async def test_ingest_waits_while_its_lane_is_full() -> None:
 
 
 @virtual_time
+async def test_room_is_given_while_a_handler_waits() -> None:
+    """The place of an event that is with its handler is free at once, however long the handler takes."""
+    nexus = AsyncEventNexus(maxsize=1)
+    nexus.add_handler("t", lambda event: asyncio.sleep(3600))
+    async with nexus:
+        await nexus.ingest(event(1))
+        await nexus.ingest(event(2))
+        assert asyncio.get_running_loop().time() == 0
+        assert (await nexus.stop(grace=0)).stuck == ()
+
+
+@virtual_time
 async def test_ingest_nowait_raises_where_ingest_would_wait() -> None:
     """QueueFull is also asyncio's; the refusal is counted, and says what to do."""
     nexus = AsyncEventNexus(maxsize=2)
