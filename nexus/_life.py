@@ -91,7 +91,7 @@ class Life:
         self._main: asyncio.Task[None] | None = None
         self._end: asyncio.Future[None] | None = None
         self._deadline = float("inf")
-        self._settled_before = 0
+        self._settled_before: int | None = None
         self._hurry = asyncio.Event()
         self._done = asyncio.Event()
         self._looping = asyncio.Event()
@@ -305,9 +305,15 @@ class Life:
 
     def _note_stop(self) -> None:
         """Remember what was settled when the stop began."""
-        if self._nexus.queue.closed is None:
-            stats = self._nexus.stats()
-            self._settled_before = stats.ingested - stats.queued
+        if self._settled_before is None:
+            self._settled_before = self._settled
+
+    @property
+    def _settled(self) -> int:
+        """Events that have met their end; cheap, for it comes between a signal and the closed door."""
+        queue, drain = self._nexus.queue, self._drain
+        unsettled = queue.qsize() + len(self._deliveries.active) + (drain.event is not None)
+        return queue.entered + drain.taken - unsettled
 
     def stop(self, grace: float) -> Stopping:
         """Begin the stop, or hurry the one under way."""
@@ -316,9 +322,9 @@ class Life:
         if self.state == "READY":
             self._report(StopReport(0, (), (), self._nexus.stats()))
         elif self.is_running and self.loop is not None:
-            self._note_stop()
             self._nexus.queue.close(self._nexus._not_open)
             self._deadline = min(self._deadline, self.loop.time() + grace)
+            self._note_stop()
             self._hurry.set()
             self._request_end()
         return Stopping(self.stopped)
@@ -354,7 +360,7 @@ class Life:
                 nexus.queue.put_back(lane, event)
         self._deliveries.give_back_all()
         after = nexus.stats()
-        settled = after.ingested - after.queued - self._settled_before
+        settled = self._settled - (self._settled_before or 0)
         held = [] if self._drain.event is None else [self._drain.event]
         remaining = sorted((*held, *nexus.queue.events()), key=lambda event: event.priority)
         report = StopReport(settled, tuple(remaining), tuple(stuck), after)

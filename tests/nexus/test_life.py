@@ -78,6 +78,19 @@ async def test_grace_bounds_the_stop_and_the_rest_is_reported() -> None:
 
 
 @virtual_time
+async def test_report_of_a_cancelled_nexus_counts_what_the_stop_handled() -> None:
+    """However a stop begins, events settled before it are not among those handled during it."""
+    nexus = nexus_with(Recorder())
+    task = nexus.start()
+    await nexus.ingest_many(event(n) for n in range(5))
+    await nexus.drained()
+    task.cancel()
+    await asyncio.wait([task])
+    report = await nexus.stop()
+    assert (report.handled_during_stop, report.stats.handled) == (0, 5)
+
+
+@virtual_time
 async def test_stop_works_without_await() -> None:
     """A stop goes on though nobody awaits it."""
     seen = Recorder()
