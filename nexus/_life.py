@@ -74,6 +74,8 @@ class Life:
         self.state = "READY"
         self.loop: asyncio.AbstractEventLoop | None = None
         self.tasks: set[asyncio.Task[Any]] = set()
+        self.handling: set[asyncio.Task[Any]] = set()
+        """Those of them in which handlers run."""
         self.pools: list[Pool | LanePool] = []
         self.failure: BaseException | None = None
         self.report: StopReport | None = None
@@ -111,9 +113,16 @@ class Life:
         task.add_done_callback(self._ended)
         return task
 
+    def spawn_handler(self, work: Coroutine[Any, Any, None], what: str) -> asyncio.Task[None]:
+        """Make a task the nexus owns and that runs its handlers."""
+        task = self.spawn(work, what)
+        self.handling.add(task)
+        return task
+
     def _ended(self, task: asyncio.Task[Any]) -> None:
         """Let a task go; its failure is the failure of the nexus."""
         self.tasks.discard(task)
+        self.handling.discard(task)
         if not task.cancelled() and task.exception() is not None:
             if self.failure is None:
                 self.failure = task.exception()
@@ -263,7 +272,7 @@ class Life:
         assert self.loop is not None
         assert self._end is not None
         self._has_lived = True
-        drain = self.spawn(self._drain.run(self._nexus._check_idle), "drain")
+        drain = self.spawn_handler(self._drain.run(self._nexus._check_idle), "drain")
         drain.add_done_callback(lambda _: self._request_end())
         for source in self.sources:
             self._start_source(source)

@@ -6,9 +6,6 @@ import asyncio
 import itertools
 import logging
 import random
-from collections import deque
-from collections.abc import Iterable
-from concurrent.futures import Future as ThreadFuture
 from enum import Enum
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -16,8 +13,9 @@ from typing import Any, Self, TypeVar
 from ._delivery import DeadLetterHandler, Deliveries, ErrorHandler
 from ._dispatch import EventDispatcher
 from ._drain import Drain
-from ._event import Event, EventFactory, EventKey, NamedEvent
+from ._event import EventFactory, EventKey, NamedEvent
 from ._handler import DeadLetter
+from ._intake import Intake
 from ._life import Life, Stopping, StopReport
 from ._policy import OverloadPolicy
 from ._pool import LanePool, Pool
@@ -25,7 +23,7 @@ from ._queue import AsyncEventPriorityQueue, Giver
 from ._report import take_stats
 from ._route import Binding
 from ._run import run_nexus
-from ._source import AbstractNexus, EventProducer, EventSource, SimpleEventConverter
+from ._source import EventProducer, EventSource, SimpleEventConverter
 from ._stats import Stats
 from .errors import BadCall, InvalidLoopState, LoopAlreadyStarted, LoopStopped
 
@@ -38,7 +36,7 @@ _numbers = itertools.count(1)
 L = TypeVar("L")
 
 
-class AsyncEventNexus(EventDispatcher, AbstractNexus, EventFactory):
+class AsyncEventNexus(EventDispatcher, Intake, EventFactory):
     """Takes events from its sources and from anyone who ingests, and hands each to its filters and handlers.
 
     The most urgent event comes first, those of one priority in the order they came. Handlers run one at a
@@ -108,108 +106,25 @@ class AsyncEventNexus(EventDispatcher, AbstractNexus, EventFactory):
         )
         """The queue; put events in by `ingest` and its kin, which know the life of the nexus."""
         self.queue.domain = self.domain
-        self._doors = self.queue.lanes.doors
         self._deliveries = Deliveries(self.queue, stop_on_error=on_error == "stop", settled=self._check_idle)
         self._drain = Drain(self.queue, self, self._deliveries)
         self._life = Life(self, self._drain, self._deliveries)
         self._idle_waiters: set[asyncio.Future[None]] = set()
+        Intake.__init__(self, self.queue, self._life)
         self.queue.close(self._not_open)
 
     def __repr__(self) -> str:
         return f"<{self.__class__.__name__} {self.name!r} {self.state.name} {self.queue!r}>"
 
-    # Events in.
-
-    async def ingest(self, event: Event[Any]) -> None:
-        """Give an event; it is accepted when this returns, and handled in its turn.
-
-        Waits while the event's lane is full and its policy is to block. Cancelled while it waits, the event
-        has not been accepted.
-
-        Raises:
-            BadEvent: it is no event.
-            QueueFull: its lane is full and its policy is `Fail`.
-            BadCall: the nexus is not running, or runs in another event loop.
-        """
-        # The short way: what `admit` would look at has not changed since it last set the limit.
-        try:
-            line, lane = self._doors[event.priority]
-        except (AttributeError, KeyError, TypeError):
-            pass
-        else:
-            if len(line) < lane.limit:
-                line.append(event)
-                return
-        if not self.queue.admit(event, Giver.OUTSIDE):
-            await self.queue.wait_for_room(event)
-
-    def ingest_nowait(self, event: Event[Any]) -> None:
-        """Give an event without waiting; for callbacks and plain functions in the nexus's own event loop.
-
-        Raises:
-            QueueFull: its lane is full, and its policy is `Block` or `Fail`.
-            BadEvent: it is no event.
-            BadCall: the nexus is not running, or runs in another event loop.
-        """
-        if not self.offer(event):
-            self.queue.refuse(event)
-
-    def offer(self, event: Event[Any]) -> bool:
-        """Give an event if there is room; False where `ingest` would wait. Raises what `ingest_nowait` does
-        but that."""
-        try:
-            line, lane = self._doors[event.priority]
-        except (AttributeError, KeyError, TypeError):
-            pass
-        else:
-            if len(line) < lane.limit:
-                line.append(event)
-                return True
-        return self.queue.admit(event, Giver.OUTSIDE)
-
-    async def ingest_many(self, events: Iterable[Event[Any]]) -> None:
-        """Give events in their order; waits like `ingest`.
-
-        Cancelled or failing in the middle, the events before that point have been accepted and the rest has
-        not.
-        """
-        queue = self.queue
-        doors = self._doors
-        line: deque[Any] | None = None
-        priority = room = 0
-        for event in events:
-            try:
-                if event.priority != priority or not room:
-                    priority = event.priority
-                    line, lane = doors[priority]
-                    room = lane.limit - len(line)
-            except (AttributeError, KeyError, TypeError):
-                room = 0
-            if room > 0 and line is not None:
-                line.append(event)
-                room -= 1
-            else:
-                room = 0
-                if not queue.admit(event, Giver.OUTSIDE):
-                    await queue.wait_for_room(event)
-
-    def ingest_threadsafe(self, event: Event[Any]) -> ThreadFuture[None]:
-        """Give an event from another thread.
-
-        Returns:
-            A future of `concurrent.futures`: done when the event is accepted.
-
-        Raises:
-            BadCall: the nexus is not running.
-        """
-        loop = self._life.loop
-        if loop is None or loop.is_closed() or self.queue.closed is not None:
-            raise self._not_open()
-        return asyncio.run_coroutine_threadsafe(self.ingest(event), loop)
-
     async def drained(self) -> None:
-        """Wait until nothing is queued and no handler is busy, or the nexus has stopped."""
-        if self._is_idle or self.state is self.States.STOPPED:
+        """Wait until nothing is queued and no handler is busy, or the nexus has stopped.
+
+        Raises:
+            BadCall: a handler of this nexus asks, and would wait for itself.
+        """
+        if self._giver() is Giver.HANDLER:
+            raise BadCall(f"{self.name}: a handler that awaits drained() waits for itself")
+        if self._is_idle or self._life.state == "STOPPED":
             return
         waiter = asyncio.get_running_loop().create_future()
         self._idle_waiters.add(waiter)
@@ -327,7 +242,7 @@ class AsyncEventNexus(EventDispatcher, AbstractNexus, EventFactory):
         size = binding.options.concurrency
         if size is not None or getattr(binding.handler, "lanewise", False):
             kind = Pool if size is not None else LanePool
-            binding.pool = kind(binding, size or 1, self.queue, self._deliveries, self._life.spawn)
+            binding.pool = kind(binding, size or 1, self.queue, self._deliveries, self._life.spawn_handler)
             self._life.pools = [*(pool for pool in self._life.pools if not pool.is_gone), binding.pool]
 
     def _rerouted(self) -> None:

@@ -146,3 +146,33 @@ async def test_room_is_given_while_a_handler_waits() -> None:
             await nexus.ingest(Event(n, "x", 0, None))
             accepted.append(asyncio.get_running_loop().time())
     assert accepted[:2] == [0.0, 0.0]
+
+
+@virtual_time
+async def test_a_handler_that_ingests_does_not_wait_for_itself() -> None:
+    """A handler may ingest into its own full nexus: its events are secondary events."""
+    nexus = AsyncEventNexus(maxsize=2)
+
+    async def burst(event: Event[object]) -> None:
+        for n in range(50):
+            await nexus.ingest(Event(n, "echo", 0, None))
+        await nexus.ingest_many(Event(n, "echo", 0, None) for n in range(50))
+
+    nexus.add_handler("burst", burst)
+    nexus.add_handler("echo", lambda event: nexus.ingest_nowait(Event(0, "last", 0, None)), concurrency=2)
+    nexus.add_handler("last", lambda event: None)
+    async with nexus:
+        await nexus.ingest(Event(1, "burst", 0, None))
+        await nexus.drained()
+        assert nexus.stats().handled == 201
+
+
+@virtual_time
+async def test_a_handler_that_awaits_the_drain_is_told() -> None:
+    """A handler that would wait for itself gets an error instead."""
+    nexus = AsyncEventNexus()
+    nexus.add_handler("x", lambda event: nexus.drained())
+    async with nexus:
+        await nexus.ingest(Event(1, "x", 0, None))
+        await nexus.drained()
+    assert "waits for itself" in str(nexus.dead_letters[0].exception)
