@@ -10,6 +10,7 @@ from typing import Any
 from nexus._dispatch import EventDispatcher
 from nexus._event import Event
 from nexus._handler import EventConsumer
+from nexus._nexus import AsyncEventNexus
 from nexus._queue import SecondaryQueue
 from nexus._source import AbstractNexus, EventProducer
 from nexus.errors import BadCall, MisconfiguredEventConsumer, MultipleStart
@@ -40,6 +41,9 @@ class AsyncEventBoundary(EventConsumer, EventProducer):
     """
 
     lanewise = True
+
+    QUEUE_MAXLEN = AsyncEventNexus.QUEUE_MAXLEN
+    """How many events of one priority may wait to pass, unless the sending nexus has a `maxsize` of its own."""
 
     def __init__(self, *, name: str | None = None) -> None:
         super().__init__()

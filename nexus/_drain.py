@@ -106,7 +106,10 @@ class Drain:
             length = min(self._length, len(lane.line))
             self._lane, self._run_length = lane, length
             self._run = iter(range(length))
-            if not self._watched:
+            if length == 1 and not lane.waiters:
+                lane.taken += 1  # a lone event needs no watch: the run ends with it
+                self._noted = 1
+            elif not self._watched:
                 self._watched = True
                 loop.call_soon(self._interrupted)
             while True:

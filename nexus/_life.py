@@ -29,6 +29,8 @@ __all__ = ["Life", "StopReport", "Stopping"]
 
 logger = logging.getLogger(__name__)
 
+_START_PATIENCE = 10.0
+"""Seconds that ``async with`` waits for the sources to start; they go on starting after that."""
 _PATIENCE = 1.0
 """Seconds that a cancelled task has to end; then it is cancelled again, has as long once more, and counts as
 stuck."""
@@ -252,13 +254,16 @@ class Life:
         self._nexus._wake_drained()
 
     async def started(self) -> None:
-        """Wait until every source has been started once, or the nexus has ended."""
+        """Wait until every source has been started once, the nexus has ended, or a start takes too long."""
         waits = [asyncio.ensure_future(event.wait()) for event in (self._looping, self._done)]
         try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(waits, timeout=_START_PATIENCE, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for wait in waits:
                 wait.cancel()
+        if self.state == "STARTING":
+            late = [r.state.name for r in self._runners.values() if r is not None and not r.begun.is_set()]
+            logger.warning("%s goes on without waiting for the start of %s", self._nexus.name, ", ".join(late))
 
     async def _watch_start(self, runners: Iterable[SourceRunner]) -> None:
         """Note when all sources have been started."""

@@ -176,3 +176,21 @@ async def test_a_handler_that_awaits_the_drain_is_told() -> None:
         await nexus.ingest(Event(1, "x", 0, None))
         await nexus.drained()
     assert "waits for itself" in str(nexus.dead_letters[0].exception)
+
+
+@virtual_time
+async def test_a_source_that_never_starts_does_not_keep_the_door_shut() -> None:
+    """A start that hangs delays an `async with` for ten seconds and no longer."""
+
+    class Hanging(EventConverter):
+        async def start(self) -> None:
+            await asyncio.Event().wait()
+
+        async def event_generator(self):  # type: ignore[no-untyped-def]
+            yield Event(1, "x", 0, None)
+
+    nexus = AsyncEventNexus()
+    nexus.add_converter(Hanging())
+    async with nexus:
+        assert asyncio.get_running_loop().time() == 10.0
+        assert nexus.stats().sources["Hanging"].state == "starting"
