@@ -120,7 +120,6 @@ class Intake(AbstractNexus):
 
     def _giver(self) -> Giver:
         """Say who gives an event here and now: a handler of this nexus, which must not wait, or not."""
-        loop = self._life.loop
-        if loop is not None and asyncio.current_task(loop) in self._life.handling:
+        if self._life.tasks.is_handling():
             return Giver.HANDLER
         return Giver.OUTSIDE

@@ -1,12 +1,10 @@
-"""The life of a nexus: its tasks, its sources, its start, and its bounded stop."""
+"""The life of a nexus: its start, and its bounded stop."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import weakref
 from collections.abc import Callable, Coroutine, Generator, Iterable
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -14,11 +12,10 @@ import attrs
 from ._delivery import Deliveries
 from ._drain import Drain
 from ._event import Event
-from ._queue import Giver
-from ._source import EventProducer, EventSource
-from ._stats import SourceState, Stats
-from ._supervisor import SourceRunner, SourceStateEvent
-from ._turn import turn
+from ._sources import Sources
+from ._stats import Stats
+from ._supervisor import SourceRunner
+from ._tasks import Tasks
 from .errors import BadCall
 
 if TYPE_CHECKING:
@@ -31,13 +28,6 @@ logger = logging.getLogger(__name__)
 
 _START_PATIENCE = 10.0
 """Seconds that ``async with`` waits for the sources to start; they go on starting after that."""
-_PATIENCE = 1.0
-"""Seconds that a cancelled task has to end; then it is cancelled again, has as long once more, and counts as
-stuck."""
-
-_FINISHED = ("ended", "stopped")
-_FINISHED_KEPT = 1000
-"""States of sources that are gone, kept for `Stats`; those of living sources are all kept."""
 
 
 @attrs.frozen
@@ -70,27 +60,18 @@ class Stopping:
 
 
 class Life:
-    """Owns every task of a nexus, and ends them."""
+    """Starts a nexus and ends it, with its tasks and its sources."""
 
     def __init__(self, nexus: AsyncEventNexus, drain: Drain, deliveries: Deliveries) -> None:
         self.state = "READY"
-        self.loop: asyncio.AbstractEventLoop | None = None
-        self.tasks: set[asyncio.Task[Any]] = set()
-        self.handling: set[asyncio.Task[Any]] = set()
-        """Those of them in which handlers run."""
+        self.tasks = Tasks(nexus.name, self._task_failed)
+        self.sources = Sources(nexus, self.tasks)
         self.pools: list[Pool | LanePool] = []
         self.failure: BaseException | None = None
         self.report: StopReport | None = None
         self._nexus = nexus
         self._drain = drain
         self._deliveries = deliveries
-        self._runners: dict[EventSource, SourceRunner | None] = {}
-        self._states: dict[str, SourceState] = {}
-        self._finished: dict[str, None] = {}
-        """Names of sources that are gone, the latest last."""
-        self._numbers: dict[str, int] = {}
-        self._former: weakref.WeakSet[EventProducer] = weakref.WeakSet()
-        """Producers that have ended and could be started again by their owner."""
         self._has_lived = False
         self._main: asyncio.Task[None] | None = None
         self._end: asyncio.Future[None] | None = None
@@ -101,136 +82,28 @@ class Life:
         self._looping = asyncio.Event()
 
     @property
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """The event loop it belongs to; None before the start."""
+        return self.tasks.loop
+
+    @property
     def is_running(self) -> bool:
         """Whether it has begun and not ended."""
         return self.state in ("STARTING", "LOOPING")
-
-    # Tasks.
-
-    def spawn(self, work: Coroutine[Any, Any, None], what: str) -> asyncio.Task[None]:
-        """Make a task the nexus owns; one that fails ends the nexus."""
-        assert self.loop is not None
-        task = self.loop.create_task(work, name=f"nexus[{self._nexus.name}].{what}")
-        self.tasks.add(task)
-        task.add_done_callback(self._ended)
-        return task
-
-    def spawn_handler(self, work: Coroutine[Any, Any, None], what: str) -> asyncio.Task[None]:
-        """Make a task the nexus owns and that runs its handlers."""
-        task = self.spawn(work, what)
-        self.handling.add(task)
-        return task
-
-    def _ended(self, task: asyncio.Task[Any]) -> None:
-        """Let a task go; its failure is the failure of the nexus."""
-        self.tasks.discard(task)
-        self.handling.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            if self.failure is None:
-                self.failure = task.exception()
-            self._request_end()
-
-    # Sources.
-
-    @property
-    def sources(self) -> tuple[EventSource, ...]:
-        """All sources, in the order of registration."""
-        return tuple(self._runners)
-
-    def add_source(self, source: EventSource) -> None:
-        """Take a source; start it if the nexus runs."""
-        if source in self._runners:
-            return
-        if self.state == "STOPPED":
-            raise BadCall(f"{self._nexus.name}: the nexus has stopped and takes no more sources")
-        self._runners[source] = None
-        if self.is_running:
-            self._start_source(source)
-
-    def _start_source(self, source: EventSource) -> None:
-        """Run a source in a task of its own."""
-        base = getattr(source, "name", None) or source.__class__.__name__
-        name = base
-        while name in self._states and self._states[name].state not in _FINISHED:
-            self._numbers[base] = number = self._numbers.get(base, 1) + 1
-            name = f"{base}-{number}"
-        announce = partial(self._announce, source)
-        runner = SourceRunner(source, name, self._nexus.queue, rng=self._nexus.rng, announce=announce)
-        self._runners[source] = runner
-        self._finished.pop(name, None)
-        self._states[name] = runner.state
-        runner.task = self.spawn(runner.run(), f"source.{name}")
-
-    def _announce(self, source: EventSource, state: SourceState) -> None:
-        """Note how a source fares, and tell the handlers of `SourceStateEvent`."""
-        self._states[state.name] = state
-        if state.state in _FINISHED:
-            self._finished[state.name] = None
-            if len(self._finished) > _FINISHED_KEPT:
-                oldest = next(iter(self._finished))
-                del self._finished[oldest], self._states[oldest]
-        if state.state == "ended":
-            self._runners.pop(source, None)
-            if isinstance(source, EventProducer):
-                self._former.add(source)
-        nexus = self._nexus
-        if nexus.queue.closed is None and SourceStateEvent.event_type in nexus.handlers:
-            nexus.queue.admit(nexus.create_event(state, event_type=SourceStateEvent), Giver.HOLDER)
-
-    def source_states(self) -> dict[str, SourceState]:
-        """Return how each source fares."""
-        return dict(self._states)
-
-    async def remove_source(self, source: EventSource) -> None:
-        """Stop a source and forget it."""
-        if source not in self._runners:
-            raise LookupError(f"{source!r:.80} is not registered with {self._nexus.name}")
-        runner = self._runners.pop(source)
-        try:
-            await self._end_runners([runner])
-        finally:
-            self._part(source)
-
-    async def _end_runners(self, runners: Iterable[SourceRunner | None]) -> list[str]:
-        """End sources; returns the names of the tasks that would not."""
-        tasks = [runner.task for runner in runners if runner is not None and runner.task is not None]
-        try:
-            await turn()  # a task cancelled before its first step would not close its source
-        except BaseException:
-            for task in tasks:
-                task.cancel()
-            raise
-        return await self._cancel(tasks)
-
-    def _part(self, source: EventSource) -> None:
-        """Have a producer give nothing more to this nexus."""
-        if isinstance(source, EventProducer):
-            source.deregister_nexus(self._nexus)
-
-    def close_sources(self) -> None:
-        """Close and forget all sources, without waiting."""
-        sources, self._runners = self._runners, {}
-        for source, runner in sources.items():
-            if runner is not None and runner.task is not None and not runner.task.done():
-                runner.task.cancel()
-                continue
-            try:
-                source.close()
-            except Exception:
-                logger.exception("closing %r failed", source)
 
     # Start.
 
     def begin(self) -> None:
         """Belong to the running event loop, and open the door."""
         try:
-            self.loop = asyncio.get_running_loop()
+            loop = asyncio.get_running_loop()
         except RuntimeError as exc:
             raise BadCall(f"{self._nexus.name}: start it inside a running event loop, or run() it") from exc
-        self._end = self.loop.create_future()
+        self.tasks.loop = loop
+        self._end = loop.create_future()
         self.state = "STARTING"
         self._nexus.queue.closed = None
-        self._nexus.queue.bind(self.loop)
+        self._nexus.queue.bind(loop)
 
     def launch(self) -> asyncio.Task[None]:
         """Live in a new task."""
@@ -262,8 +135,8 @@ class Life:
             for wait in waits:
                 wait.cancel()
         if self.state == "STARTING":
-            late = [r.state.name for r in self._runners.values() if r is not None and not r.begun.is_set()]
-            logger.warning("%s goes on without waiting for the start of %s", self._nexus.name, ", ".join(late))
+            late = ", ".join(self.sources.starting)
+            logger.warning("%s goes on without waiting for the start of %s", self._nexus.name, late)
 
     async def _watch_start(self, runners: Iterable[SourceRunner]) -> None:
         """Note when all sources have been started."""
@@ -277,11 +150,9 @@ class Life:
         assert self.loop is not None
         assert self._end is not None
         self._has_lived = True
-        drain = self.spawn_handler(self._drain.run(self._nexus._check_idle), "drain")
+        drain = self.tasks.spawn_handler(self._drain.run(self._nexus._check_idle), "drain")
         drain.add_done_callback(lambda _: self._request_end())
-        for source in self.sources:
-            self._start_source(source)
-        watch = self.spawn(self._watch_start([r for r in self._runners.values() if r is not None]), "start")
+        watch = self.tasks.spawn(self._watch_start(self.sources.start_all()), "start")
         cancelled: asyncio.CancelledError | None = None
         try:
             await self._end
@@ -311,6 +182,12 @@ class Life:
         return self.failure
 
     # Stop.
+
+    def _task_failed(self, exc: BaseException) -> None:
+        """Take the failure of a task for that of the nexus."""
+        if self.failure is None:
+            self.failure = exc
+        self._request_end()
 
     def _request_end(self) -> None:
         """Have the stop begin."""
@@ -345,7 +222,7 @@ class Life:
 
     async def stopped(self) -> StopReport:
         """Wait for the end."""
-        if self.report is None and asyncio.current_task() in self.tasks:
+        if self.report is None and self.tasks.is_own():
             raise BadCall(
                 "a handler or source that awaits nexus.stop() waits for itself; call it without await"
             )
@@ -360,14 +237,10 @@ class Life:
         nexus = self._nexus
         nexus.queue.close(nexus._not_open)
         self._note_stop()
-        stuck = await self._end_runners(self._runners.values())
-        for producer in tuple(self._former):
-            producer.close()  # in case its owner has started it again
-        for source in (*self._runners, *self._former):
-            self._part(source)
+        stuck = await self.sources.end_all()
         if self.failure is None:
             await self._drain_until_deadline(drain)
-        stuck += await self._cancel(tuple(self.tasks))
+        stuck += await self.tasks.cancel(tuple(self.tasks.living))
         self.halt()
         for pool in self.pools:
             for lane, event in reversed(pool.waiting()):
@@ -412,13 +285,3 @@ class Life:
                     hurry.cancel()
         finally:
             idle.cancel()
-
-    async def _cancel(self, tasks: Iterable[asyncio.Task[Any]]) -> list[str]:
-        """Cancel tasks and wait for their end; returns the names of those that would not."""
-        left = {task for task in tasks if not task.done() and task is not asyncio.current_task()}
-        for _ in range(2):
-            for task in left:
-                task.cancel()
-            if left:
-                _, left = await asyncio.wait(left, timeout=_PATIENCE)
-        return [task.get_name() for task in left]

@@ -161,12 +161,12 @@ class AsyncEventNexus(EventDispatcher, Intake, EventFactory):
     @property
     def converters(self) -> tuple[SimpleEventConverter, ...]:
         """The sources it pulls."""
-        return tuple(s for s in self._life.sources if isinstance(s, SimpleEventConverter))
+        return tuple(s for s in self._life.sources.all if isinstance(s, SimpleEventConverter))
 
     @property
     def producers(self) -> tuple[EventProducer, ...]:
         """The sources that push."""
-        return tuple(s for s in self._life.sources if isinstance(s, EventProducer))
+        return tuple(s for s in self._life.sources.all if isinstance(s, EventProducer))
 
     def register(self, item: EventSource) -> None:
         """Add a source of either kind; in a running nexus it starts at once.
@@ -192,7 +192,7 @@ class AsyncEventNexus(EventDispatcher, Intake, EventFactory):
         """
         if not hasattr(converter, "obtain_event"):
             raise TypeError(f"a converter has an obtain_event() method, {converter!r:.80} has none")
-        self._life.add_source(converter)
+        self._add_source(converter)
 
     def add_producer(self, producer: Any) -> None:
         """Add a source that pushes, and register this nexus with it.
@@ -203,7 +203,13 @@ class AsyncEventNexus(EventDispatcher, Intake, EventFactory):
         if not hasattr(producer, "register_nexus"):
             raise TypeError(f"a producer has a register_nexus() method, {producer!r:.80} has none")
         producer.register_nexus(self)
-        self._life.add_source(producer)
+        self._add_source(producer)
+
+    def _add_source(self, source: EventSource) -> None:
+        """Take a source; a nexus that has stopped takes none."""
+        if self.state is self.States.STOPPED:
+            raise BadCall(f"{self.name}: the nexus has stopped and takes no more sources")
+        self._life.sources.add(source, now=self._life.is_running)
 
     async def remove_source(self, source: EventSource) -> None:
         """Stop, close and remove a source; returns when it has ended. Events it has given stay.
@@ -211,7 +217,7 @@ class AsyncEventNexus(EventDispatcher, Intake, EventFactory):
         Raises:
             LookupError: it is not there.
         """
-        await self._life.remove_source(source)
+        await self._life.sources.remove(source)
 
     # Handlers; registering is the dispatcher's.
 
@@ -242,7 +248,8 @@ class AsyncEventNexus(EventDispatcher, Intake, EventFactory):
         size = binding.options.concurrency
         if size is not None or getattr(binding.handler, "lanewise", False):
             kind = Pool if size is not None else LanePool
-            binding.pool = kind(binding, size or 1, self.queue, self._deliveries, self._life.spawn_handler)
+            spawn = self._life.tasks.spawn_handler
+            binding.pool = kind(binding, size or 1, self.queue, self._deliveries, spawn)
             self._life.pools = [*(pool for pool in self._life.pools if not pool.is_gone), binding.pool]
 
     def _rerouted(self) -> None:
@@ -271,7 +278,7 @@ class AsyncEventNexus(EventDispatcher, Intake, EventFactory):
     @property
     def tasks(self) -> frozenset[asyncio.Task[Any]]:
         """The tasks the nexus owns; none is left after a stop, but those that refuse to end."""
-        return frozenset(self._life.tasks)
+        return frozenset(self._life.tasks.living)
 
     def start(self) -> asyncio.Task[None]:
         """Run the nexus in a task of its own.
@@ -339,7 +346,7 @@ class AsyncEventNexus(EventDispatcher, Intake, EventFactory):
     def cleanup(self) -> None:
         """Close all sources, then forget sources, handlers and filters. For a nexus that has stopped or
         never ran."""
-        self._life.close_sources()
+        self._life.sources.close_all()
         self.forget_all()
 
     def __enter__(self) -> Self:
@@ -348,7 +355,7 @@ class AsyncEventNexus(EventDispatcher, Intake, EventFactory):
         Raises:
             BadCall: the nexus is not new.
         """
-        if self.state is not self.States.READY or self._life.sources:
+        if self.state is not self.States.READY or self._life.sources.all:
             raise BadCall(f"{self.name}: a with block begins with a new nexus, before sources are added")
         return self
 

@@ -52,5 +52,5 @@ def take_stats(queue: AsyncEventPriorityQueue, drain: Drain, deliveries: Deliver
         lanes={lane.priority: lane.live for lane in lanes if lane.live},
         waiting={lane.priority: lane.waiting.snapshot() for lane in lanes if lane.waiting.count},
         handling={lane.priority: lane.handling.snapshot() for lane in lanes if lane.handling.count},
-        sources=life.source_states(),
+        sources=life.sources.states(),
     )

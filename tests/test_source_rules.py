@@ -12,7 +12,7 @@ import nexus
 
 ROOT = Path(nexus.__file__).parent
 
-OWNERS = ("nexus._life", "nexus._timer", "nexus._wheel", "nexus.boundaries.local", "nexus.testing")
+OWNERS = ("nexus._life", "nexus._tasks", "nexus._timer", "nexus.boundaries.local", "nexus.testing")
 """Modules and packages that may make a task outside a TaskGroup: they keep, name and end it themselves."""
 
 UNSAFE_MODULES = frozenset({"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve"})
@@ -94,7 +94,7 @@ def no_stray_task(module: str, tree: ast.Module, text: str) -> Iterator[int]:
         group = isinstance(call.func, ast.Attribute) and not any(
             word in ast.unparse(call.func.value) for word in ("loop", "asyncio")
         )
-        named = any(each.arg == "name" for each in call.keywords)
+        named = any(each.arg == "name" for each in call.keywords) or made_by == "ensure_future"
         if not named or not (group or f"{module}.".startswith(tuple(f"{owner}." for owner in OWNERS))):
             yield call.lineno
 
