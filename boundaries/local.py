@@ -111,7 +111,9 @@ class AsyncEventBoundary(EventConsumer, EventProducer):
             raise BadCall(f"{self.name} is closed: event {event.id} of type {event.type!r} cannot pass")
         nexuses = self.nexuses
         if not nexuses:
-            raise MisconfiguredEventConsumer(f"{self.name} leads nowhere; call add_producer() of the nexus on the far side")
+            raise MisconfiguredEventConsumer(
+                f"{self.name} leads nowhere; call add_producer() of the nexus on the far side"
+            )
         here = queue.domain
         way = f"{self.name}<{here}"
         abroad = event.evolve(path=(*event.path, here), reply_to=(*event.reply_to, way))

@@ -29,7 +29,7 @@ async def test_an_event_passes_with_its_four_fields() -> None:
         await a.ingest(Event(7, "x", -3, "hot"))
         await a.drained()
         await b.drained()
-    assert recorder.events == (Event(7, "x", -3, "hot"),) or list(recorder.events) == [Event(7, "x", -3, "hot")]
+    assert list(recorder.events) == [Event(7, "x", -3, "hot")]
     assert a.stats().balanced
     assert b.stats().balanced
 
@@ -107,7 +107,7 @@ async def test_back_pressure_reaches_the_first_domain() -> None:
     async with b, a:
         giving = asyncio.ensure_future(a.ingest_many(Event(n, "x", 0, None) for n in range(50)))
         await asyncio.sleep(0.5)
-        assert a.stats().ingested + 0 <= 5 + 3 + 1 + 1 + 1
+        assert a.stats().ingested <= 5 + 3 + 1 + 1 + 1
         assert not giving.done()
         await giving
         await a.drained()
