@@ -128,8 +128,7 @@ class AsyncEventBoundary(EventConsumer, EventProducer):
 
     def _open_way(self, way: str, nexus: AbstractNexus, queue: SecondaryQueue) -> None:
         """Have replies that take this way brought back to the queue they came from."""
-        take = self._ways.get(way)
-        if take is None:
+        if way not in self._ways:
 
             def take(reply: Event[Any], far: SecondaryQueue) -> None:
                 queue.put_nowait(reply.evolve(route=reply.route[:-1], path=()))
@@ -137,4 +136,4 @@ class AsyncEventBoundary(EventConsumer, EventProducer):
 
             self._ways[way] = take
         if isinstance(nexus, EventDispatcher) and not nexus.has_reply_way(way):
-            nexus.add_reply_way(way, take)
+            nexus.add_reply_way(way, self._ways[way])

@@ -132,8 +132,9 @@ class Deliveries:
         if timeout is None:
             await result
             return
+        scope = asyncio.timeout(timeout)
         try:
-            async with asyncio.timeout(timeout) as scope:
+            async with scope:
                 await result
         except TimeoutError as exc:
             if not scope.expired():
