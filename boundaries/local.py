@@ -25,11 +25,11 @@ class AsyncEventBoundary(EventConsumer, EventProducer):
 
     ``plant.add_handler(Alarm, boundary)`` and ``control.add_producer(boundary)``.
 
-    Priorities and the order within each are kept. An event that finds no room on the far side waits, and with it those
-    of its own priority alone; they keep their places in the lane of the sending nexus, so its bound, and the policy it
-    has for the type, are those of the boundary. What a handler on the far side makes with ``event.reply(...)`` comes
-    back to the sending nexus. An event is never passed to a domain that it has left before, so boundaries in a circle
-    do no harm.
+    Priorities and the order within each are kept. An event that finds no room on the far side waits, and
+    with it those of its own priority alone; they keep their places in the lane of the sending nexus, so its
+    bound, and the policy it has for the type, are those of the boundary. What a handler on the far side
+    makes with ``event.reply(...)`` comes back to the sending nexus. An event is never passed to a domain
+    that it has left before, so boundaries in a circle do no harm.
 
     Args:
         name: for logs and for the way back of replies; None for one of its own.
@@ -43,7 +43,8 @@ class AsyncEventBoundary(EventConsumer, EventProducer):
     lanewise = True
 
     QUEUE_MAXLEN = AsyncEventNexus.QUEUE_MAXLEN
-    """How many events of one priority may wait to pass, unless the sending nexus has a `maxsize` of its own."""
+    """How many events of one priority may wait to pass, unless the sending nexus has a `maxsize` of its
+    own."""
 
     def __init__(self, *, name: str | None = None) -> None:
         super().__init__()
@@ -86,7 +87,8 @@ class AsyncEventBoundary(EventConsumer, EventProducer):
         await self._closed.wait()
 
     def close(self) -> None:
-        """Let nothing more pass. An event that comes later fails in its nexus, which counts it; may be called twice."""
+        """Let nothing more pass. An event that comes later fails in its nexus, which counts it; may be
+        called twice."""
         self._closed.set()
         for nexus in self.nexuses:
             if isinstance(nexus, EventDispatcher):
@@ -100,7 +102,8 @@ class AsyncEventBoundary(EventConsumer, EventProducer):
             await asyncio.wait((self._task,))
 
     async def handle(self, event: Event[Any], queue: SecondaryQueue) -> None:
-        """Pass the event to every nexus on the far side that it has not left before; waits where there is no room.
+        """Pass the event to every nexus on the far side that it has not left before; waits where there is no
+        room.
 
         Raises:
             BadCall: the boundary is closed, or the far nexus takes no more events.
