@@ -60,7 +60,15 @@ class Intake(AbstractNexus):
             BadEvent: it is no event.
             BadCall: the nexus is not running, or runs in another event loop.
         """
-        if not self.offer(event):
+        try:
+            line, lane = self._doors[event.priority]
+        except (AttributeError, KeyError, TypeError):
+            pass
+        else:
+            if len(line) < lane.limit:
+                line.append(event)
+                return
+        if not self._queue.admit(event, self._giver()):
             self._queue.refuse(event)
 
     def offer(self, event: Event[Any]) -> bool:
