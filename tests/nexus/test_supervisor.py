@@ -266,6 +266,41 @@ async def test_batch_with_a_bad_event_keeps_the_good_ones() -> None:
     assert nexus.stats().sources["Batches"].failures == 1
 
 
+@virtual_time
+async def test_batch_larger_than_its_lane_keeps_order_and_bound() -> None:
+    """A batch goes in as far as there is room, and the rest as room comes; each priority keeps its order."""
+    batches = [[event(n, n // 40 % 3) for n in range(400)]]
+
+    class Batches(SimpleEventConverter):
+        async def obtain_events(self) -> list[Event[Any]]:
+            if not batches:
+                raise NoMoreEvents
+            return batches.pop()
+
+        async def obtain_event(self) -> Event[Any]:
+            raise AssertionError("obtain_events is there")
+
+    nexus = AsyncEventNexus(maxsize=10)
+    nexus.add_converter(Batches())
+    seen: list[Event[Any]] = []
+    most = 0
+
+    async def handle(event: Event[Any]) -> None:
+        nonlocal most
+        most = max(most, 0, *nexus.stats().lanes.values())
+        seen.append(event)
+        await asyncio.sleep(0)
+
+    nexus.add_handler("t", handle)
+    async with nexus:
+        await asyncio.sleep(1)
+    for priority in range(3):
+        ids = [e.id for e in seen if e.priority == priority]
+        assert ids == sorted(ids)
+    assert len(seen) == 400
+    assert most <= 10
+
+
 class Burst(SimpleEventConverter):
     """Gives a hundred events without a pause."""
 
