@@ -160,12 +160,26 @@ class Pool:
             _, _, item = heappop(self._backlog)
             if isinstance(item, Again):
                 await self._deliveries.run(item.delivery, self._binding, item.attempt)
-            elif (delivery := self._take(item)) is not None:
+            elif (delivery := self._take(item)) is not None and not await self._handled_now(delivery):
                 await self._deliveries.run(delivery, self._binding, 1)
             handled += 1
             if handled >= 64 or loop.time() - began > TURN_SECONDS:
                 await turn()
                 began, handled = loop.time(), 0
+
+    async def _handled_now(self, delivery: Delivery) -> bool:
+        """Handle an event without waiting, if the handler can; say whether it is settled."""
+        if self._now is None:
+            return False
+        try:
+            if not self._now(delivery.event):
+                return False
+        except Exception as exc:
+            await self._deliveries.fail(delivery, self._binding.name, exc, 1)
+        else:
+            delivery.taken = True
+            self._deliveries.finish(delivery)
+        return True
 
     def _take(self, item: Delivery | Slot) -> Delivery | None:
         """Take an event out of the backlog; None when it was dropped or has expired."""

@@ -210,3 +210,44 @@ async def test_a_consumer_says_its_own_concurrency() -> None:
             await nexus.drained()
         assert wide.most == most
     assert EventConsumer.concurrency is None
+
+
+class Door(EventConsumer):
+    """Takes events at once while it is open; else waits until it is."""
+
+    concurrency = 1
+
+    def __init__(self) -> None:
+        self.events: list[Event[Any]] = []
+        self.opened = asyncio.Event()
+        self.waited = 0
+
+    def handle_nowait(self, event: Event[Any]) -> bool:
+        if not self.opened.is_set():
+            return False
+        if event.id == 5:
+            raise ValueError("no fives")
+        self.events.append(event)
+        return True
+
+    async def handle(self, event: Event[Any], queue: SecondaryQueue) -> None:
+        self.waited += 1
+        await self.opened.wait()
+        self.events.append(event)
+
+
+@virtual_time
+async def test_what_waited_is_handled_without_waiting_once_it_can_be() -> None:
+    """Only the event that finds the door closed waits at it; those behind it go through at once, in order,
+    and one that is refused there has failed."""
+    door = Door()
+    nexus = AsyncEventNexus()
+    nexus.add_handler("a", door)
+    async with nexus:
+        await nexus.ingest_many(map(event, range(9)))
+        await asyncio.sleep(1)
+        door.opened.set()
+        await nexus.drained()
+    assert [e.id for e in door.events] == [0, 1, 2, 3, 4, 6, 7, 8]
+    assert door.waited == 1
+    assert_ledger_balanced(nexus, handled=8, failed=1)
