@@ -51,8 +51,8 @@ logger = logging.getLogger(__name__)
 
 AnySocket: TypeAlias = "zmq.Socket[Any]"
 
-_NOBLOCK = zmq.NOBLOCK
-_MORE = zmq.NOBLOCK | zmq.SNDMORE
+_NOBLOCK = int(zmq.NOBLOCK)
+_MORE = int(zmq.NOBLOCK | zmq.SNDMORE)
 _EVENTS = zmq.EVENTS
 _POLLIN = int(zmq.POLLIN)
 _POLLOUT = int(zmq.POLLOUT)
@@ -66,9 +66,9 @@ class ZmqWire:
     may share one socket. Calls made past them on the same socket are safe, but may delay a waiting wire by
     `LOOK` seconds.
 
-    Of the messages sent within one turn of the loop, the first goes at once, and the others, if they are
-    small, go together at its end: waking libzmq's thread costs more than a message. `flush` and `close` send
-    them before.
+    A message sent after a turn of the loop without any goes at once. Those that follow without such a pause
+    go, if they are small, together at the end of each turn: waking libzmq's thread costs more than a message.
+    `flush` and `close` send them before.
 
     Args:
         socket: of any type that sends or receives; the high-water marks set on it are honoured.
@@ -91,7 +91,7 @@ class ZmqWire:
         self._port = _Port.of(socket)
         self._port.wires.add(self)
         self._closed = False
-        self._held: deque[Sequence[bytes]] = deque()
+        self._held: deque[Sequence[bytes]] = deque()  # bounded by BURST
         self._bursting: asyncio.AbstractEventLoop | None = None
         self._waits_for_room = False
         # Only where sending fails for no reason but want of room.
@@ -192,9 +192,16 @@ class ZmqWire:
 
     def _end_burst(self) -> None:
         """Send what was held back; what finds no room goes when there is some."""
-        self._bursting = None
+        loop, self._bursting = self._bursting, None
+        flood = bool(self._held)
         try:
-            if self._send_held() or self._waits_for_room:
+            if self._send_held():
+                if flood and loop is not None and not self._waits_for_room:
+                    # More is likely to come: it goes together too, and wakes libzmq's thread once.
+                    self._bursting = loop
+                    loop.call_soon(self._end_burst)
+                return
+            if self._waits_for_room:
                 return
             self._bursting = self._port.attach()  # those that follow stay behind these
         except (
@@ -215,8 +222,16 @@ class ZmqWire:
     def _send_held(self) -> bool:
         """Try to send what was held back; False when there is no room for all of it."""
         held = self._held
+        send = self._port.send
         while held:
-            if not self._offer(held[0]):
+            frames = held[0]
+            if len(held) > 1 and len(frames) == 1 and not self._closed:
+                try:
+                    send(frames[0], _NOBLOCK)
+                except zmq.ZMQError:
+                    if not self._offer(frames):  # which knows what to make of it
+                        return False
+            elif not self._offer(frames):
                 return False
             held.popleft()
         return True
@@ -371,7 +386,7 @@ class _Port:
         self._soon = None
         try:
             # On an asyncio socket this call wakes those who wait on the socket itself.
-            events: Any = self.socket.get(_EVENTS) if self.is_async else self.get(_EVENTS)
+            events: Any = (self.socket.get if self.is_async and self.has_own_waits else self.get)(_EVENTS)
         except zmq.ZMQError:  # closed underneath: the waiters will find out and say so
             self.detach()
             self.wake()

@@ -142,7 +142,7 @@ class _FrameConverter(ZmqAbstractConverter):
         self.topic = topic.encode() if isinstance(topic, str) else topic
         self.on_bad = on_bad
         self._wire: Wire | None = self._open()
-        self._ready: deque[Event[Any]] = deque()
+        self._ready: deque[Event[Any]] = deque()  # bounded by one `receive`
         self._quarantined: dict[str, int] = {}
         self._logged = -LOG_EVERY
 
