@@ -5,6 +5,6 @@ sender, and `AsyncEventBoundary` joins nexuses of one process. Those that need a
 their own module (`nexus.boundaries.zmq`); importing this package loads none.
 """
 
-from .local import AsyncEventBoundary
+from nexus.boundaries.local import AsyncEventBoundary
 
 __all__ = ["AsyncEventBoundary"]

@@ -145,7 +145,7 @@ class _Way:
 
     def __init__(self, weather: _Weather) -> None:
         self._weather = weather
-        self._unread: deque[Frames] = deque()
+        self._unread: deque[Frames] = deque()  # bounded by the capacity
         # The number keeps the order of equal arrivals.
         self._flying: list[tuple[float, int, Frames]] = []
         self._tossed = 0

@@ -1,0 +1,194 @@
+"""The signal of a ZMQ socket, shared by all who wait for it.
+
+libzmq signals on one descriptor per socket, and only when something *changes*: any call on the socket, a
+send included, may take the signal away from whoever waits to receive. So all wires on one socket share one
+port: it alone watches the descriptor, it asks ``ZMQ_EVENTS`` whenever the signal may have been taken, and
+every waiter tries again when it is woken. See zmq_getsockopt(3), ZMQ_FD and ZMQ_EVENTS.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket as sockets
+import sys
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, TypeAlias
+
+import zmq
+import zmq.asyncio
+import zmq.backend
+
+from nexus.errors import BadCall
+
+__all__ = ["AnySocket", "ZmqPort"]
+
+LOOK = 0.1
+"""Seconds between looks at a socket that is waited for, against a signal taken by a call made past its
+wires, and to notice a socket that was closed underneath."""
+
+AnySocket: TypeAlias = "zmq.Socket[Any]"
+
+_EVENTS = zmq.EVENTS
+_POLLIN = int(zmq.POLLIN)
+_POLLOUT = int(zmq.POLLOUT)
+
+
+class ZmqPort:
+    """What the wires on one socket share: its descriptor's only reader, and the list of those who wait."""
+
+    _ports: ClassVar[weakref.WeakValueDictionary[int, ZmqPort]] = weakref.WeakValueDictionary()
+
+    @classmethod
+    def of(cls, socket: AnySocket) -> ZmqPort:
+        """Return the port of the socket, a new one if it has none."""
+        port = cls._ports.get(socket.underlying)
+        if port is None or port.socket.closed:  # libzmq gives addresses out again
+            port = cls._ports[socket.underlying] = cls(socket)
+        return port
+
+    def __init__(self, socket: AnySocket) -> None:
+        self.socket = socket
+        # The plain methods, also where zmq.asyncio has put its own, future-making ones over them.
+        base: Any = zmq.backend.Socket
+        self.send = base.send.__get__(socket)
+        self.recv = base.recv.__get__(socket)
+        self.get = base.get.__get__(socket)
+        self.is_async = isinstance(socket, zmq.asyncio.Socket)
+        self.wires: weakref.WeakSet[object] = weakref.WeakSet()
+        self.readers: list[asyncio.Future[None]] = []
+        self.writers: list[asyncio.Future[None]] = []
+        self.turn = asyncio.Lock()
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self._descriptor: int | sockets.socket | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._soon: asyncio.Handle | None = None
+        self._soon_on: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def has_own_waits(self) -> bool:
+        """Whether somebody waits on the asyncio socket itself, past its wires."""
+        # Not public, and only read: what pyzmq watches the socket for. Where it is gone, we look each time.
+        return bool(getattr(self.socket, "_state", True))
+
+    async def wait(self, waiters: list[asyncio.Future[None]]) -> None:
+        """Wait until something has changed; the caller has just tried, and tries again after."""
+        loop = self.attach()
+        future = loop.create_future()
+        waiters.append(future)
+        if self._timer is None:
+            self._timer = loop.call_later(LOOK, self._tick)
+        try:
+            await future
+        finally:
+            waiters.remove(future)
+
+    def when_writable(self, callback: Callable[[], None]) -> None:
+        """Call back when there may be room, or somebody wakes everybody; after `attach`."""
+        assert self.loop is not None
+        future = self.loop.create_future()
+        self.writers.append(future)
+
+        def call(_: object) -> None:
+            self.writers.remove(future)
+            callback()
+
+        future.add_done_callback(call)
+        if self._timer is None:
+            self._timer = self.loop.call_later(LOOK, self._tick)
+
+    def wake(self, waiters: Sequence[asyncio.Future[None]] | None = None) -> None:
+        """Let these, or all, try again."""
+        for future in [*self.readers, *self.writers] if waiters is None else waiters:
+            if not future.done():
+                future.set_result(None)
+
+    def look(self) -> None:
+        """Ask libzmq what is possible, which also takes the signal, and wake those it concerns."""
+        self._soon = None
+        try:
+            # On an asyncio socket this call wakes those who wait on the socket itself.
+            events: Any = (self.socket.get if self.is_async and self.has_own_waits else self.get)(_EVENTS)
+        except zmq.ZMQError:  # closed underneath: the waiters will find out and say so
+            self.detach()
+            self.wake()
+            return
+        if events & _POLLIN and self.readers:
+            self.wake(self.readers)
+        if events & _POLLOUT and self.writers:
+            self.wake(self.writers)
+
+    def look_soon(self) -> None:
+        """Look once in this turn of the loop, however many calls were made."""
+        loop = asyncio.get_running_loop()
+        if self._soon is None or self._soon_on is not loop:
+            self._soon_on = loop
+            self._soon = loop.call_soon(self.look)
+
+    def attach(self) -> asyncio.AbstractEventLoop:
+        """Watch the descriptor on the running loop.
+
+        Raises:
+            BadCall: somebody waits on another loop, or this loop cannot watch descriptors.
+        """
+        loop = asyncio.get_running_loop()
+        if self.loop is loop:
+            return loop
+        if self.loop is not None and not self.loop.is_closed() and (self.readers or self.writers):
+            raise BadCall("the socket is waited for on another event loop; use it on one loop at a time")
+        self.detach()
+        # A descriptor of our own for the same signal: asyncio keeps one reader for each number, and
+        # zmq.asyncio may have put its own on the socket's.
+        descriptor = _duplicate(self.get(zmq.FD))
+        try:
+            loop.add_reader(descriptor, self.look)
+        except NotImplementedError as exc:
+            _close(descriptor)
+            raise BadCall(
+                f"{type(loop).__name__} cannot watch a ZMQ socket; run on asyncio.SelectorEventLoop, "
+                "for example with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop)"
+            ) from exc
+        self.loop = loop
+        self.turn = asyncio.Lock()
+        self._descriptor = descriptor
+        return loop
+
+    def detach(self) -> None:
+        """Stop watching."""
+        for handle in (self._timer, self._soon):
+            if handle is not None:
+                handle.cancel()
+        self._timer = self._soon = None
+        if self._descriptor is not None:
+            if self.loop is not None and not self.loop.is_closed():
+                self.loop.remove_reader(self._descriptor)
+            _close(self._descriptor)
+        self.loop = self._descriptor = None
+
+    def _tick(self) -> None:
+        """Look, and go on doing so while somebody waits."""
+        self._timer = None
+        self.look()
+        if self.loop is not None and (self.readers or self.writers):
+            self._timer = self.loop.call_later(LOOK, self._tick)
+
+    def __del__(self) -> None:
+        if self._descriptor is not None:  # the loop is gone, and nobody closed the wires
+            with contextlib.suppress(OSError):
+                _close(self._descriptor)
+
+
+def _duplicate(descriptor: int) -> int | sockets.socket:
+    """Return another descriptor for the same thing; on Windows they are sockets and not files."""
+    if sys.platform == "win32":
+        return sockets.fromfd(descriptor, sockets.AF_INET, sockets.SOCK_STREAM)
+    return os.dup(descriptor)
+
+
+def _close(descriptor: int | sockets.socket) -> None:
+    if isinstance(descriptor, int):
+        os.close(descriptor)
+    else:
+        descriptor.close()
