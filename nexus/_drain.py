@@ -59,6 +59,8 @@ class Drain:
         self._run_length = 0
         self._noted = 0
         """Entries of the run that its lane knows to be gone already."""
+        self._returned = 0
+        """Entries of the run that were taken a moment too early and stand in line again."""
         self._empty = 0
         """1 if the last entry of the run was a dropped event or a second try."""
         self._watched = False
@@ -194,7 +196,8 @@ class Drain:
             for _ in run:
                 event = pop()
                 if event.type is not kind or event._meta is not None:
-                    lane.put_back(event)
+                    lane.line.appendleft(event)
+                    self._returned += 1
                     last = 0
                     break
                 self.event = event
@@ -211,12 +214,12 @@ class Drain:
         lane = self._lane
         if lane is None:
             return 0
-        taken = self._run_length - length_hint(self._run)
+        taken = self._run_length - length_hint(self._run) - self._returned
         lane.taken -= self._noted
         events = taken - self._empty
         last_was_slow = self._was_waited_for
         self._lane, self._run, self._run_length = None, iter(()), 0
-        self._noted, self._empty, self._was_waited_for = 0, 0, False
+        self._noted, self._returned, self._empty, self._was_waited_for = 0, 0, 0, False
         if events > 0 and ended is not None:
             span = ended - began
             if span < _QUICK or events == 1:
@@ -242,7 +245,7 @@ class Drain:
     @property
     def taken(self) -> int:
         """Entries that the present run has taken from its lane and not settled with it."""
-        return self._run_length - length_hint(self._run) - self._noted
+        return self._run_length - length_hint(self._run) - self._returned - self._noted
 
     def count_plain(self) -> None:
         """Bring the account of a run of plain functions up to date, for somebody who reads it in the

@@ -185,3 +185,23 @@ async def test_as_dict_is_ready_for_json() -> None:
         assert plain["types"]["7"]["failed"] == 1
         assert plain["waiting"]["0"].keys() == {"count", "mean", "p50", "p90", "p99", "p99.9", "max"}
         assert_ledger_balanced(nexus, handled=2, unhandled=1, expired=1)
+
+
+@virtual_time
+async def test_every_event_is_measured_once() -> None:
+    """Types that take turns in one lane, with plain handlers and others, are each measured once."""
+    nexus = AsyncEventNexus(multiple=True)
+
+    async def wait(event: Event[object]) -> None:
+        await asyncio.sleep(0)
+
+    nexus.add_handler("a", lambda event: None)
+    nexus.add_handler("b", lambda event: None)
+    nexus.add_handler("c", wait)
+    nexus.add_handler("d", lambda event: None)
+    nexus.add_handler("d", wait)
+    async with nexus:
+        await nexus.ingest_many(Event(n, "aabbabcdacbd"[n % 12], 0, None) for n in range(1200))
+        await nexus.drained()
+        stats = nexus.stats()
+    assert stats.waiting[0].count == stats.handling[0].count == stats.handled == 1200
