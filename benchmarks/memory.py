@@ -97,19 +97,19 @@ def _grown_by(fill: Callable[[], object]) -> int:
 _PROBE = """
 import json, sys, time
 start = time.perf_counter()
-import {module}
+{statement}
 took = time.perf_counter() - start
 loaded = [name for name in {transports!r} if name in sys.modules]
 print(json.dumps([took, len(sys.modules), loaded]))
 """
 
 
-def _imported(module: str) -> Outcome:
-    program = _PROBE.format(module=module, transports=TRANSPORTS)
+def _imported(statement: str) -> Outcome:
+    program = _PROBE.format(statement=statement, transports=TRANSPORTS)
     _python(program)  # writes the bytecode if it is not there yet
     took, modules, loaded = json.loads(_python(program))
     start = perf_counter()
-    _python(f"import {module}")
+    _python(statement)
     whole = perf_counter() - start
     return Outcome(
         {"import": took * 1e3, "process": whole * 1e3, "modules": modules, "transports": len(loaded)}
@@ -136,8 +136,13 @@ CONTESTS = (
         title="the import statement alone, and a whole process that does nothing else",
         figures={"import": "ms", "process": "ms", "modules": "modules", "transports": "transports"},
         contestants={
-            "import nexus": partial(_imported, "nexus"),
-            "import asyncio": partial(_imported, "asyncio"),
+            statement: partial(_imported, statement)
+            for statement in (
+                "import nexus",
+                "import asyncio",
+                "import asyncio, attrs",
+                "from nexus import AsyncEventNexus",
+            )
         },
         full={},
         quick={},
@@ -145,7 +150,10 @@ CONTESTS = (
             Target("import nexus", "import asyncio", at_most=1.25),
             Target("import nexus", "import asyncio", at_most=1.25, figure="process"),
         ),
-        limits=(Limit("import nexus", "transports", at_most=0),),
+        limits=(
+            Limit("import nexus", "transports", at_most=0),
+            Limit("from nexus import AsyncEventNexus", "transports", at_most=0),
+        ),
         rounds=21,
     ),
 )

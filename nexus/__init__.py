@@ -3,78 +3,32 @@
 A nexus owns one priority queue. It pulls events from converters, is pushed to by producers, and
 hands each event to the handlers of its type, the most urgent first. The core knows no wire:
 `nexus.adapters` moves data, and `nexus.boundaries` turns data into events and back.
+
+Importing the package costs next to nothing: what it offers is loaded when the first name is asked for, so
+that an adapter, which needs `nexus.errors` alone, does not bring the whole runtime along.
 """
 
-from . import errors
-from ._delivery import DeadLetterHandler, ErrorHandler
-from ._dispatch import FALLBACK, EventDispatcher
-from ._event import Event, EventFactory, EventKey, EventMeta, EventType, NamedEvent, event_type_of
-from ._handler import (
-    DeadLetter,
-    EventConsumer,
-    EventDiscarder,
-    EventFanout,
-    FilterFunc,
-    GenericHandler,
-    create_handler_coro,
-)
-from ._life import Stopping, StopReport
-from ._nexus import AsyncEventNexus
-from ._policy import Block, DropNewest, DropOldest, Fail, LatestByKey, OverloadPolicy
-from ._queue import AsyncEventPriorityQueue, SecondaryQueue
-from ._source import AbstractNexus, EventConverter, EventProducer, EventSource, SimpleEventConverter
-from ._stats import Histogram, SourceState, Stats, TypeCounts
-from ._supervisor import SourceStateEvent
-from ._timer import Timer
-from ._version import __version__
-from .errors import NexusError
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-anext = anext
-"""The builtin, under the name that programs written before Python 3.10 import."""
+from ._version import __version__ as __version__
 
-__all__ = [
-    "FALLBACK",
-    "AbstractNexus",
-    "AsyncEventNexus",
-    "AsyncEventPriorityQueue",
-    "Block",
-    "DeadLetter",
-    "DeadLetterHandler",
-    "DropNewest",
-    "DropOldest",
-    "ErrorHandler",
-    "Event",
-    "EventConsumer",
-    "EventConverter",
-    "EventDiscarder",
-    "EventDispatcher",
-    "EventFactory",
-    "EventFanout",
-    "EventKey",
-    "EventMeta",
-    "EventProducer",
-    "EventSource",
-    "EventType",
-    "Fail",
-    "FilterFunc",
-    "GenericHandler",
-    "Histogram",
-    "LatestByKey",
-    "NamedEvent",
-    "NexusError",
-    "OverloadPolicy",
-    "SecondaryQueue",
-    "SimpleEventConverter",
-    "SourceState",
-    "SourceStateEvent",
-    "Stats",
-    "StopReport",
-    "Stopping",
-    "Timer",
-    "TypeCounts",
-    "__version__",
-    "anext",
-    "create_handler_coro",
-    "errors",
-    "event_type_of",
-]
+if TYPE_CHECKING:
+    from ._public import *  # noqa: F403 (the list is there, and only there)
+else:
+
+    def __getattr__(name: str) -> Any:
+        """Load all names at the first one that is asked for."""
+        if name.startswith("__") and name != "__all__":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        public = import_module("._public", __name__)
+        offered = {each: getattr(public, each) for each in public.__all__}
+        globals().update(offered, __all__=public.__all__)
+        try:
+            return globals()[name]
+        except KeyError:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+
+    def __dir__() -> list[str]:
+        """Name everything there is."""
+        return sorted(import_module("._public", __name__).__all__)

@@ -91,3 +91,15 @@ def test_public_names_exist(name: str) -> None:
     public = getattr(module, "__all__", [])
     assert len(public) == len(set(public))
     assert [each for each in public if not hasattr(module, each)] == []
+
+
+def test_import_loads_the_runtime_when_it_is_asked_for() -> None:
+    """`import nexus` loads neither asyncio nor attrs; the first name brings all of them."""
+    program = (
+        "import sys, nexus; print('asyncio' in sys.modules, 'attr' in sys.modules);"
+        "nexus.Event; print('asyncio' in sys.modules, all(hasattr(nexus, name) for name in nexus.__all__))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=30
+    )
+    assert done.stdout.split() == ["False", "False", "True", "True"]
