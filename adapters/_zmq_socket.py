@@ -25,9 +25,12 @@ SLACK = 4
 before it allocates anything; what is between the two costs one message and not the connection."""
 
 BURST = 64
-"""Messages that are held back until the end of the loop's turn, at most."""
+"""Messages that are held back at most, to go together."""
 SMALL = 16 * 1024
 """Bytes of the last frame of a message up to which it may be held back."""
+
+FLOOD = 1e-3
+"""Seconds for which they are held back at most while they flood."""
 
 TURN = 256
 """Sends between two turns given to the event loop: a socket with room never waits by itself."""
@@ -50,8 +53,9 @@ class ZmqWire:
     a tenth of a second.
 
     A message sent after a turn of the loop without any goes at once. Those that follow without such a pause
-    go, if they are small, together at the end of each turn: waking libzmq's thread costs more than a message.
-    `flush` and `close` send them before.
+    go, if they are small, together: at the end of the turn, and in a flood once they are `BURST` or a
+    millisecond has passed. Waking libzmq's thread costs more than a message. `flush` and `close` send them
+    before.
 
     Args:
         socket: of any type that sends or receives; the high-water marks set on it are honoured.
@@ -182,7 +186,7 @@ class ZmqWire:
                 if flood and loop is not None and not self._waits_for_room:
                     # More is likely to come: it goes together too, and wakes libzmq's thread once.
                     self._bursting = loop
-                    loop.call_soon(self._end_burst)
+                    loop.call_later(FLOOD, self._end_burst)
                 return
             if self._waits_for_room:
                 return
