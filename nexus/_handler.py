@@ -177,14 +177,6 @@ def _wants_queue(signature: inspect.Signature) -> bool:
     return second is not None and (second.default is second.empty or second.name in ("queue", "q"))
 
 
-def is_plain(handler: object) -> bool:
-    """Say whether a handler is a plain Python function, which cannot wait for anything."""
-    target = handler if callable(handler) else getattr(handler, "handle", handler)
-    return (inspect.isfunction(target) or inspect.ismethod(target)) and not inspect.iscoroutinefunction(
-        target
-    )
-
-
 def create_handler_coro(handler: object, event: Event[Any], queue: SecondaryQueue) -> Awaitable[Any]:
     """Return an awaitable that runs a handler or filter of any kind on the event; nothing runs before it is
     awaited."""
@@ -200,7 +192,7 @@ class EventFanout(EventConsumer):
     """Passes each event to every registered handler, all at once."""
 
     def __init__(self) -> None:
-        self._calls: dict[int, tuple[object, HandlerCall]] = {}
+        self._calls: dict[tuple[int, int], tuple[object, HandlerCall]] = {}
 
     @property
     def handlers(self) -> tuple[object, ...]:
@@ -262,9 +254,9 @@ class EventFanout(EventConsumer):
             raise ExceptionGroup(f"{len(errors)} handlers of a fanout failed", errors)
 
 
-def _key(handler: object) -> int:
+def _key(handler: object) -> tuple[int, int]:
     """Return what makes a handler itself: bound methods are made anew each time, so their parts count."""
-    return hash((id(getattr(handler, "__self__", None)), id(getattr(handler, "__func__", handler))))
+    return id(getattr(handler, "__self__", None)), id(getattr(handler, "__func__", handler))
 
 
 class EventDiscarder(EventConsumer):

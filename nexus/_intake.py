@@ -40,7 +40,8 @@ class Intake(AbstractNexus):
             QueueFull: its lane is full and its policy is `Fail`.
             BadCall: the nexus is not running, or runs in another event loop.
         """
-        # The short way: what `admit` would look at has not changed since it last set the limit.
+        # The short way: what `admit` would look at has not changed since it last set the limit. It is written
+        # out in each of the ways in, for a call would cost half as much again.
         try:
             line, lane = self._doors[event.priority]
         except (AttributeError, KeyError, TypeError):

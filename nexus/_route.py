@@ -136,6 +136,11 @@ class Ledger:
             self._limit += 1
         return route
 
+    def has_handlers(self, key: EventKey) -> bool:
+        """Say whether anybody has registered for the type; opens no account."""
+        route = self._routes.get(key)
+        return route is not None and bool(route.bindings)
+
     def __iter__(self) -> Iterator[Route]:
         return iter(self._routes.values())
 

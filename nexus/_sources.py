@@ -95,7 +95,7 @@ class Sources:
             if isinstance(source, EventProducer):
                 self._former.add(source)
         nexus = self._nexus
-        if nexus.queue.closed is None and SourceStateEvent.event_type in nexus.handlers:
+        if nexus.queue.closed is None and nexus.ledger.has_handlers(SourceStateEvent.event_type):
             nexus.queue.admit(nexus.create_event(state, event_type=SourceStateEvent), Giver.HOLDER)
 
     def states(self) -> dict[str, SourceState]:
