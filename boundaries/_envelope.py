@@ -139,8 +139,9 @@ def _write(value: object, event: Event[Any]) -> str:
         return _ENCODER.encode(value)
     except (TypeError, ValueError, RecursionError) as exc:
         raise PackerError(
+            event,
             f"event id={event.id!r} type={event.type!r} with a payload of type "
-            f"{type(event.payload).__qualname__} cannot go over the wire: {exc}"
+            f"{type(event.payload).__qualname__} cannot go over the wire: {exc}",
         ) from exc
 
 

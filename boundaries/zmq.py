@@ -162,6 +162,6 @@ def _frames(event: Event[Any], topic: bytes | None, max_message: int) -> list[by
     data = pack(event)
     if len(data) > max_message:
         raise PackerError(
-            f"event {event.id} of type {event.type!r} has {len(data)} bytes; {max_message} are allowed"
+            event, f"event {event.id} of type {event.type!r} has {len(data)} bytes; {max_message} are allowed"
         )
     return [data] if topic is None else [topic, data]

@@ -12,6 +12,10 @@
     - HandlerTimeout: it took too long (also a TimeoutError)
   - BadEvent: something that should have been an event is not (also a ValueError)
   - PackerError, UnpackerError: data could not be turned into bytes, or back (also ValueErrors)
+  - ConfigError: an option is wrong (also a ValueError)
+  - OpenError: something on this machine cannot be opened (also an OSError)
+  - LinkDown: the peer is not there, and nobody will wait for it (also a ConnectionError)
+  - EndOfData: a receiver has nothing further
 
 ``asyncio.CancelledError`` is never caught, wrapped or replaced.
 """
@@ -21,9 +25,12 @@ import asyncio
 __all__ = [
     "BadCall",
     "BadEvent",
+    "ConfigError",
+    "EndOfData",
     "HandlerError",
     "HandlerTimeout",
     "InvalidLoopState",
+    "LinkDown",
     "LoopAlreadyStarted",
     "LoopStopped",
     "MisconfiguredEventConsumer",
@@ -31,6 +38,7 @@ __all__ = [
     "MultipleStart",
     "NexusError",
     "NoMoreEvents",
+    "OpenError",
     "PackerError",
     "QueueFull",
     "UnhandledEvent",
@@ -95,8 +103,45 @@ class BadEvent(NexusError, ValueError):
 
 
 class PackerError(NexusError, ValueError):
-    """An object cannot be turned into bytes."""
+    """An object cannot be turned into bytes.
+
+    Attributes:
+        data: the object.
+        why: what is wrong with it.
+    """
+
+    def __init__(self, data: object, why: str = "") -> None:
+        self.data = data
+        self.why = why
+        super().__init__(f"cannot pack {type(data).__qualname__} data" + (f": {why}" if why else ""))
 
 
 class UnpackerError(NexusError, ValueError):
-    """Bytes cannot be turned into an object."""
+    """Bytes cannot be turned into an object.
+
+    Attributes:
+        payload: the bytes, or the text.
+        why: what is wrong with them.
+    """
+
+    def __init__(self, payload: str | bytes | bytearray, why: str = "") -> None:
+        self.payload = payload
+        self.why = why
+        begin = ascii(payload[:100]) + ("..." if len(payload) > 100 else "")
+        super().__init__(f"cannot unpack {begin}" + (f": {why}" if why else ""))
+
+
+class ConfigError(NexusError, ValueError):
+    """An option is wrong; the text names it, what was found, and what is allowed."""
+
+
+class OpenError(NexusError, OSError):
+    """A port, a file or a device of this machine cannot be opened."""
+
+
+class LinkDown(NexusError, ConnectionError):
+    """The peer is not there, and nobody will wait for it to come back."""
+
+
+class EndOfData(NexusError):
+    """A receiver has nothing further, now or later."""
