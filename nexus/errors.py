@@ -21,6 +21,7 @@
 """
 
 import asyncio
+from typing import Any
 
 __all__ = [
     "BadCall",
@@ -122,11 +123,13 @@ class UnpackerError(NexusError, ValueError):
     Attributes:
         payload: the bytes, or the text.
         why: what is wrong with them.
+        meta: what the transport said of them; empty where there was none.
     """
 
     def __init__(self, payload: str | bytes | bytearray, why: str = "") -> None:
         self.payload = payload
         self.why = why
+        self.meta: dict[str, Any] = {}
         begin = ascii(payload[:100]) + ("..." if len(payload) > 100 else "")
         super().__init__(f"cannot unpack {begin}" + (f": {why}" if why else ""))
 

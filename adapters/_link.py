@@ -1,0 +1,163 @@
+"""The state of a connection, visible and announced, and the loop that keeps it up."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Literal, TypeAlias
+
+import attrs
+
+from nexus.adapters._retry import Retry, Waits
+from nexus.errors import ConfigError, LinkDown
+
+__all__ = ["Link", "LinkState", "OnLink"]
+
+logger = logging.getLogger(__name__)
+
+State: TypeAlias = Literal["stopped", "connecting", "up", "down", "failed"]
+
+
+@attrs.frozen
+class LinkState:
+    """How a connection stands."""
+
+    name: str
+    """What is connected to what, without secrets: ``mqtt://broker:1883``."""
+    state: State
+    """``down`` will be tried again, ``failed`` will not."""
+    error: str | None = None
+    """Why it is down or has failed."""
+    attempts: int = 0
+    """Tries since it was up last."""
+    ups: int = 0
+    """How many times it came up since the start."""
+
+
+OnLink: TypeAlias = "Callable[[LinkState], None]"
+"""Called in the event loop at every change; what it raises is logged."""
+
+
+class Link:
+    """Keeps one connection up, and says how it stands.
+
+    A session is a coroutine that connects, calls `up`, and returns or raises when the connection has ended.
+    """
+
+    def __init__(self, name: str, retry: Retry | None = None) -> None:
+        self.state = LinkState(name, "stopped")
+        self._retry = retry or Retry()
+        self._waits = Waits(self._retry)
+        self._listeners: list[OnLink] = []
+        self._waiters: set[asyncio.Future[None]] = set()
+
+    def listen(self, listener: OnLink) -> None:
+        """Call the listener at every change from now on."""
+        self._listeners.append(listener)
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the peer is connected."""
+        return self.state.state == "up"
+
+    def up(self) -> None:
+        """Note that the connection stands."""
+        self._waits.reset()
+        if not self.is_up:
+            self._set(state="up", error=None, attempts=0, ups=self.state.ups + 1)
+
+    def down(self, error: str) -> None:
+        """Note that the connection is gone."""
+        self._set(state="down", error=error)
+
+    def stopped(self) -> None:
+        """Note that nobody keeps it up any more."""
+        if self.state.state != "stopped":
+            self._set(state="stopped")
+
+    def failed(self, error: str) -> None:
+        """Note that it is gone for good."""
+        self._set(state="failed", error=error)
+
+    async def wait_up(self, timeout: float | None = None) -> None:
+        """Wait until the connection stands.
+
+        Args:
+            timeout: seconds; None for no limit.
+
+        Raises:
+            LinkDown: it has failed, was stopped, or the time is up.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                while not self.is_up:
+                    if self.state.state == "failed":
+                        raise LinkDown(f"{self.state.name}: {self.state.error}")
+                    waiter = asyncio.get_running_loop().create_future()
+                    self._waiters.add(waiter)
+                    try:
+                        await waiter
+                    finally:
+                        self._waiters.discard(waiter)
+        except TimeoutError:
+            raise LinkDown(
+                f"{self.state.name} is {self.state.state} after {timeout} s: {self.state.error or 'no answer'}"
+            ) from None
+
+    async def keep(
+        self,
+        session: Callable[[], Awaitable[None]],
+        *,
+        lost: tuple[type[BaseException], ...] = (),
+    ) -> None:
+        """Run session after session until cancelled, with a wait between them that grows while none comes up.
+
+        Args:
+            session: see the class.
+            lost: what it raises when there is no connection, beside OSError, EOFError and TimeoutError.
+
+        Raises:
+            LinkDown: the connection has ended, and is not to be tried again.
+        """
+        ended = 0
+        while True:
+            self._set(state="connecting", attempts=self.state.attempts + 1)
+            error = "the peer closed the connection"
+            cause: BaseException | None = None
+            try:
+                await session()
+            except ConfigError:
+                raise
+            except (OSError, EOFError, TimeoutError, *lost) as exc:
+                error, cause = reason(exc), exc
+            self.down(error)
+            ended += 1
+            if self._retry.again == "never" or (self._retry.again == "once" and ended > 1):
+                raise LinkDown(f"{self.state.name}: {error}") from cause
+            await asyncio.sleep(self._waits.next())
+
+    def _set(self, **changes: object) -> None:
+        before, self.state = self.state, attrs.evolve(self.state, **changes)
+        after = self.state
+        if after.state == "down" and before.state == "up":
+            logger.warning("%s is down: %s", after.name, after.error)
+        elif after.state == "down" and after.attempts & (after.attempts - 1) == 0:
+            logger.info("%s: try %d failed: %s", after.name, after.attempts, after.error)
+        elif after.state == "up":
+            logger.info("%s is up", after.name)
+        for listener in self._listeners:
+            try:
+                listener(after)
+            except Exception:
+                logger.exception("a listener to the state of %s failed", after.name)
+        if after.state in ("up", "failed"):
+            for waiter in self._waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
+
+
+def reason(exc: BaseException) -> str:
+    """Say in one line what went wrong."""
+    text = str(exc).partition("\n")[0]
+    return f"{type(exc).__name__}: {text}" if text else type(exc).__name__
