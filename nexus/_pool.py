@@ -19,6 +19,8 @@ from ._turn import TURN_SECONDS, turn
 __all__ = ["LanePool", "Pool"]
 
 _SLACK = 64
+_CATCH_UP = 2
+"""Events handled out of the backlog for each one that comes: more than one, or a flood would never end it."""
 
 Item: TypeAlias = Delivery | Slot | Again
 
@@ -51,6 +53,10 @@ class Pool:
         """The length at which places of dropped events are taken out."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._idle: list[asyncio.Future[None]] = []
+        self._running = 0
+        """Tasks that are with the handler, or tell of its failure."""
+        self._failed: tuple[Delivery, Exception] | None = None
+        """A failure met without waiting, which a task has still to tell."""
         self._retired = False
         self._now: Callable[[Event[Any]], bool] | None = None
         """The handler's own way to handle an event without waiting, or to say that it cannot."""
@@ -67,11 +73,44 @@ class Pool:
 
         Called by the drain as if it were the handler: what is kept is not counted as handled yet.
         """
-        if self._now is not None and self.is_idle and self._now(event):
+        if self._now is not None and self._has_caught_up() and self._now(event):
             return
         account = self._queue.ledger.account(event.type)
         account.handled -= 1  # the drain is about to add it; the task will
         self.submit(Delivery(event, account, self._queue.lanes[event.priority]))
+
+    def _has_caught_up(self) -> bool:
+        """Handle a little of what waits, if that needs no waiting; say whether that was all."""
+        if self._running:
+            return False
+        for _ in range(_CATCH_UP):
+            if self._failed or not self._backlog or not self._handles_first():
+                break
+        return not self._backlog and not self._failed
+
+    def _handles_first(self) -> bool:
+        """Handle the first of what waits without waiting, if the handler can; say whether it did."""
+        item = self._backlog[0][2]
+        if self._now is None or isinstance(item, Again):
+            return False
+        event = item.event
+        if event is None or event.deadline is not None:
+            return False  # the place of a dropped event, or one that may be too late
+        failure: Exception | None = None
+        try:
+            if not self._now(event):
+                return False
+        except Exception as exc:
+            failure = exc
+        heappop(self._backlog)
+        delivery = self._take(item)
+        if delivery is not None:
+            if failure is not None:
+                self._failed = (delivery, failure)
+            else:
+                delivery.taken = True
+                self._deliveries.finish(delivery)
+        return True
 
     def submit(self, item: Item) -> None:
         """Take a delivery, a slot whose event a policy may still drop while it waits, or a second try."""
@@ -145,7 +184,7 @@ class Pool:
         began = loop.time()
         handled = 0
         while True:
-            if not self._backlog:
+            if not self._backlog and not self._failed:
                 if self._retired or self._deliveries.is_over:
                     return
                 waiter = loop.create_future()
@@ -157,29 +196,31 @@ class Pool:
                         self._idle.remove(waiter)
                 began, handled = loop.time(), 0
                 continue
-            _, _, item = heappop(self._backlog)
-            if isinstance(item, Again):
-                await self._deliveries.run(item.delivery, self._binding, item.attempt)
-            elif (delivery := self._take(item)) is not None and not await self._handled_now(delivery):
-                await self._deliveries.run(delivery, self._binding, 1)
+            self._running += 1
+            try:
+                if self._failed or self._handles_first():
+                    await self._tell()
+                else:
+                    await self._run(heappop(self._backlog)[2])
+            finally:
+                self._running -= 1
             handled += 1
             if handled >= 64 or loop.time() - began > TURN_SECONDS:
                 await turn()
                 began, handled = loop.time(), 0
 
-    async def _handled_now(self, delivery: Delivery) -> bool:
-        """Handle an event without waiting, if the handler can; say whether it is settled."""
-        if self._now is None:
-            return False
-        try:
-            if not self._now(delivery.event):
-                return False
-        except Exception as exc:
+    async def _tell(self) -> None:
+        """Tell of the failure met without waiting, if there was one."""
+        if self._failed is not None:
+            (delivery, exc), self._failed = self._failed, None
             await self._deliveries.fail(delivery, self._binding.name, exc, 1)
-        else:
-            delivery.taken = True
-            self._deliveries.finish(delivery)
-        return True
+
+    async def _run(self, item: Item) -> None:
+        """Await the handler of what has left the backlog."""
+        if isinstance(item, Again):
+            await self._deliveries.run(item.delivery, self._binding, item.attempt)
+        elif (delivery := self._take(item)) is not None:
+            await self._deliveries.run(delivery, self._binding, 1)
 
     def _take(self, item: Delivery | Slot) -> Delivery | None:
         """Take an event out of the backlog; None when it was dropped or has expired."""

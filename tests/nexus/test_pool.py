@@ -251,3 +251,42 @@ async def test_what_waited_is_handled_without_waiting_once_it_can_be() -> None:
     assert [e.id for e in door.events] == [0, 1, 2, 3, 4, 6, 7, 8]
     assert door.waited == 1
     assert_ledger_balanced(nexus, handled=8, failed=1)
+
+
+@virtual_time
+async def test_a_flood_does_not_keep_a_handler_behind() -> None:
+    """A handler that had to wait once has soon caught up, however fast events come; their order holds."""
+    door = Door()
+    nexus = AsyncEventNexus()
+    nexus.add_handler("a", door)
+    async with nexus:
+        await nexus.ingest_many(event(number) for number in range(10, 510))
+        await asyncio.sleep(1)
+        door.opened.set()
+        for number in range(510, 3010):
+            await nexus.ingest(event(number))
+            if number % 100 == 0:
+                await asyncio.sleep(0)
+        assert nexus.queue.lanes[0].backlog == 0
+        await nexus.drained()
+    assert [e.id for e in door.events] == list(range(10, 3010))
+    assert_ledger_balanced(nexus, handled=3000)
+
+
+@virtual_time
+async def test_a_failure_met_while_catching_up_is_told() -> None:
+    """An event that fails as the handler catches up for a newer one goes to the error handler, once."""
+    door = Door()
+    told: list[int] = []
+    nexus = AsyncEventNexus()
+    nexus.add_handler("a", door)
+    nexus.set_error_handler(lambda event, exc, handler: told.append(event.id))
+    async with nexus:
+        await nexus.ingest_many(map(event, range(4, 9)))
+        await asyncio.sleep(1)
+        door.opened.set()
+        await asyncio.sleep(0)
+        await nexus.ingest(event(9))
+        await nexus.drained()
+    assert (told, [e.id for e in door.events]) == ([5], [4, 6, 7, 8, 9])
+    assert_ledger_balanced(nexus, handled=5, failed=1)
