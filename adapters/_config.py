@@ -229,7 +229,7 @@ class Config:
             parts["path"] = url.path
         given = {name: value for name, value in parts.items() if value not in (None, "")}
         if extra := given.keys() - _rules(cls):
-            raise ConfigError(f"{url}: {cls.__name__} has no {one_of(sorted(extra))}")
+            raise ConfigError(f"{url.place}: {cls.__name__} has no {one_of(sorted(extra))}")
         return given
 
     def with_options(self, **changes: Any) -> Self:

@@ -64,6 +64,11 @@ class Url:
             host, port = _host_and_port(where, text)
         return cls(scheme.lower(), user, password, host, port, _decode(path, text), _options(query, text))
 
+    @property
+    def place(self) -> Url:
+        """It without its options."""
+        return attrs.evolve(self, options={})
+
     def __str__(self) -> str:
         who = "" if self.user is None else quote(self.user, safe="")
         if self.password is not None:
