@@ -21,7 +21,12 @@ import orjson
 
 __all__ = ["REFUSED", "Kind", "kind_of", "one_of", "shown"]
 
-REFUSED: Final = enum.Enum("Refused", "REFUSED").REFUSED
+
+class _Refused(enum.Enum):
+    REFUSED = enum.auto()
+
+
+REFUSED: Final = _Refused.REFUSED
 """What a conversion gives for a value that is none of the allowed ones."""
 
 TRUE = frozenset({"true", "1", "yes", "on"})

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import attrs
 
 from nexus.adapters._config import Config
+from nexus.adapters._convert import shown
 from nexus.adapters._url import Url
 from nexus.errors import ConfigError
 
@@ -43,8 +44,6 @@ BUILT_IN: Final[Mapping[str, str]] = {
     "zmq+sub": "nexus.adapters.zmq",
 }
 """Which module has the `ADAPTER` of a scheme; no package can take one of these over."""
-
-PACKINGS: Final = "json, text, bytes, csv or msgpack"
 
 Half = Literal["sender", "receiver"]
 
@@ -92,12 +91,8 @@ def open_receiver(
     Raises:
         ConfigError: the URL, its scheme or an option is wrong, or the scheme only sends.
     """
-    address, make, config, name = _prepare(url, "receiver", pack, options)
-    if name is None:
-        return make(config) if unpacker is None else make(config, unpacker=unpacker)
-    if unpacker is not None:
-        raise ConfigError(f"{address.place}: found an unpacker and pack={name!r}, allowed: one of them")
-    return make(config, unpacker=_packing(address, name)[1])
+    receiver: Receiver[Any] = _make("receiver", url, unpacker, pack, options)
+    return receiver
 
 
 def open_sender(
@@ -113,12 +108,8 @@ def open_sender(
     Raises:
         ConfigError: the URL, its scheme or an option is wrong, or the scheme only receives.
     """
-    address, make, config, name = _prepare(url, "sender", pack, options)
-    if name is None:
-        return make(config) if packer is None else make(config, packer=packer)
-    if packer is not None:
-        raise ConfigError(f"{address.place}: found a packer and pack={name!r}, allowed: one of them")
-    return make(config, packer=_packing(address, name)[0])
+    sender: Sender[Any] = _make("sender", url, packer, pack, options)
+    return sender
 
 
 def schemes() -> list[str]:
@@ -158,10 +149,8 @@ def _load(scheme: str, origin: str, point: EntryPoint) -> Adapter:
     return found
 
 
-def _prepare(
-    url: str | Url, half: Half, pack: str | None, options: dict[str, Any]
-) -> tuple[Url, Callable[..., Any], Config, str | None]:
-    """Find what makes one half, the config to make it with, and the packing that was asked for."""
+def _make(half: Half, url: str | Url, own: object, pack: str | None, options: Mapping[str, Any]) -> Any:
+    """Make one half of what a URL means; `own` is the caller's packer or unpacker."""
     address = Url.parse(url) if isinstance(url, str) else url
     adapter = find_adapter(address.scheme)
     make = adapter.half(address.scheme, half)
@@ -170,15 +159,17 @@ def _prepare(
         has_other = f"; it has a {other}" if adapter.half(address.scheme, other) else ""
         raise ConfigError(f"{address.place}: scheme {address.scheme!r} has no {half}{has_other}")
     packs = address.options.get("pack", ())
+    rest = {name: values for name, values in address.options.items() if name != "pack"}
+    config = adapter.config.from_url(attrs.evolve(address, options=rest), **options)
     if len(packs) > 1:
         raise ConfigError(f"{address.place}: found {len(packs)} values of pack, allowed: one")
-    rest = attrs.evolve(
-        address, options={name: values for name, values in address.options.items() if name != "pack"}
-    )
-    config = adapter.config.from_url(rest, **options)
-    return address, make, config, pack or (packs[0] if packs else None)
-
-
-def _packing(address: Url, name: str) -> tuple[Packer[Any], Unpacker[Any]]:
-    """Find a packing by its name; what packs is loaded only for those who name one."""
-    return importlib.import_module("nexus.adapters._packing").packing(name)
+    argument = "packer" if half == "sender" else "unpacker"
+    for name in (pack,) if pack is not None else packs:
+        if own is not None:
+            raise ConfigError(
+                f"{address.place}: found {argument}= and pack={shown(name)}, allowed: one of them"
+            )
+        # What packs is loaded only for those who ask for it by name.
+        both = importlib.import_module("nexus.adapters._packing").packing(name)
+        own = both[0] if half == "sender" else both[1]
+    return make(config) if own is None else make(config, **{argument: own})

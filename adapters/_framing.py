@@ -39,6 +39,7 @@ class Framer(Protocol):
     @property
     def held(self) -> int:
         """Bytes kept of a frame that is not complete."""
+        ...
 
     def feed(self, data: bytes) -> list[bytes]:
         """Take the next bytes of the stream; give the frames they complete, in order.
@@ -47,12 +48,14 @@ class Framer(Protocol):
             FramingError: the stream cannot go on. The frames before were given by the call that saw it, if
                 there were any; this and every later call raises, until `reset`.
         """
+        ...
 
     def finish(self) -> list[bytes]:
         """Give the last line if it lacks only its end; a binary frame that was cut counts as rejected.
 
         Then be ready for another stream.
         """
+        ...
 
     def pack(self, frame: bytes) -> bytes:
         """Give a frame as it goes into the stream.
@@ -61,9 +64,11 @@ class Framer(Protocol):
             PackerError: the other side could not tell where this frame ends, or it is longer than
                 ``max_size``.
         """
+        ...
 
     def reset(self) -> None:
         """Forget what is held; the next bytes begin a stream. What was rejected stays counted."""
+        ...
 
 
 class LineFramer:
