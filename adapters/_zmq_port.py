@@ -60,6 +60,7 @@ class ZmqPort:
         self.wires: weakref.WeakSet[object] = weakref.WeakSet()
         self.readers: list[asyncio.Future[None]] = []
         self.writers: list[asyncio.Future[None]] = []
+        self._attempts: dict[asyncio.Future[None], Callable[[], bool]] = {}
         self.turn = asyncio.Lock()
         self.loop: asyncio.AbstractEventLoop | None = None
         self._descriptor: int | sockets.socket | None = None
@@ -73,17 +74,27 @@ class ZmqPort:
         # Not public, and only read: what pyzmq watches the socket for. Where it is gone, we look each time.
         return bool(getattr(self.socket, "_state", True))
 
-    async def wait(self, waiters: list[asyncio.Future[None]]) -> None:
-        """Wait until something has changed; the caller has just tried, and tries again after."""
+    async def wait(
+        self, waiters: list[asyncio.Future[None]], attempt: Callable[[], bool] | None = None
+    ) -> None:
+        """Wait until something has changed; the caller has just tried, and tries again after.
+
+        Args:
+            attempt: called in place of waking the caller, in the turn of the loop in which the signal comes;
+                the caller goes on waiting unless it returns True. Not called once the wait is cancelled.
+        """
         loop = self.attach()
         future = loop.create_future()
         waiters.append(future)
+        if attempt is not None:
+            self._attempts[future] = attempt
         if self._timer is None:
             self._timer = loop.call_later(LOOK, self._tick)
         try:
             await future
         finally:
             waiters.remove(future)
+            self._attempts.pop(future, None)
 
     def when_writable(self, callback: Callable[[], None]) -> None:
         """Call back when there may be room, or somebody wakes everybody; after `attach`."""
@@ -101,16 +112,23 @@ class ZmqPort:
 
     def wake(self, waiters: Sequence[asyncio.Future[None]] | None = None) -> None:
         """Let these, or all, try again."""
-        for future in [*self.readers, *self.writers] if waiters is None else waiters:
+        for future in [*self.readers, *self.writers] if waiters is None else tuple(waiters):
             if not future.done():
-                future.set_result(None)
+                attempt = self._attempts.get(future)
+                # An attempt may run the user's code, and that may close the wire and so end the wait.
+                if (attempt is None or attempt()) and not future.done():
+                    future.set_result(None)
 
     def look(self) -> None:
         """Ask libzmq what is possible, which also takes the signal, and wake those it concerns."""
         self._soon = None
+        is_shared = self.is_async and self.has_own_waits
+        if self._attempts and len(self._attempts) == len(self.readers) and not (self.writers or is_shared):
+            self.wake(self.readers)  # who finds out by trying, and takes the signal by that
+            return
         try:
             # On an asyncio socket this call wakes those who wait on the socket itself.
-            events: Any = (self.socket.get if self.is_async and self.has_own_waits else self.get)(_EVENTS)
+            events: Any = (self.socket.get if is_shared else self.get)(_EVENTS)
         except zmq.ZMQError:  # closed underneath: the waiters will find out and say so
             self.detach()
             self.wake()

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import zmq
@@ -139,16 +139,32 @@ class ZmqWire:
                 while not self._send_held():
                     await port.wait(port.writers)
 
-    async def receive(self) -> list[list[bytes]]:
+    async def receive(self, hand_on: Callable[[list[list[bytes]]], bool] | None = None) -> list[list[bytes]]:
         """Wait for messages and take those that are ready: at least one, at most ``batch``.
 
         Cancelled, none was taken.
+
+        Args:
+            hand_on: called with those that come while this waits, in the turn of the loop in which they come.
+                This goes on waiting while it returns True, and returns no messages once it returns False.
 
         Raises:
             ConnectionError: the wire or its socket is closed.
             BadCall: the socket is of a type that does not receive.
         """
         port = self._port
+        is_over = False
+
+        def attempt() -> bool:
+            nonlocal is_over
+            if not self._closed and hand_on is not None:
+                try:
+                    messages = self._take(asked=True)
+                except (ConnectionError, BadCall):
+                    return True  # the next try raises it again
+                is_over = bool(messages) and not hand_on(messages)
+            return is_over or self._closed
+
         if not self._waited:  # a peer that never pauses must not keep the loop to itself
             await asyncio.sleep(0)
         self._waited = False
@@ -161,7 +177,9 @@ class ZmqWire:
             if self._is_mute:
                 raise BadCall(f"a {zmq.SocketType(port.get(zmq.TYPE)).name} socket cannot receive")
             self._waited = True
-            await port.wait(port.readers)
+            await port.wait(port.readers, None if hand_on is None else attempt)
+            if is_over:
+                return []
 
     def close(self) -> None:
         """Let go of the socket, which stays open; whoever waits on this wire is told. May be called twice."""
@@ -246,14 +264,20 @@ class ZmqWire:
                 port.look_soon()
         return True
 
-    def _take(self) -> list[list[bytes]]:
-        """Take what is ready now, perhaps nothing."""
+    def _take(self, *, asked: bool = False) -> list[list[bytes]]:
+        """Take what is ready now, perhaps nothing.
+
+        Args:
+            asked: there is probably something.
+        """
         port = self._port
+        is_empty = False
         limit = self.max_message
         recv = port.recv
         messages: list[list[bytes]] = []
         try:
-            if not port.get(_EVENTS) & _POLLIN:
+            if not asked and not port.get(_EVENTS) & _POLLIN:
+                is_empty = True
                 return messages
             while len(messages) < self.batch:
                 frame = recv(_NOBLOCK, False)
@@ -263,14 +287,16 @@ class ZmqWire:
                     messages.append([frame.bytes])
                 # Asking is cheaper than being told EAGAIN: for the lone message, not for the flood.
                 if len(messages) == 1 and not port.get(_EVENTS) & _POLLIN:
+                    is_empty = True
                     break
         except zmq.Again:
-            pass
+            is_empty = True
         except zmq.ZMQError as exc:
             if not messages:
                 raise self._error("receive", exc) from exc
         finally:
-            if port.readers or port.writers or (port.is_async and port.has_own_waits):
+            # Found empty, libzmq signals the next message to all who wait for one.
+            if port.writers or (port.readers and not is_empty) or (port.is_async and port.has_own_waits):
                 port.look_soon()
         return messages
 

@@ -35,6 +35,9 @@ LOG_EVERY = 10.0
 
 _urgency = attrgetter("priority")
 
+Taker: TypeAlias = "Callable[[deque[Event[Any]]], None]"
+"""Takes events from the front, and leaves those it has no room for."""
+
 OnBad: TypeAlias = "Callable[[str, BadFrame], object]"
 """Called with the beginning of a bad message, escaped, and with what is wrong with it."""
 
@@ -133,7 +136,7 @@ class _FrameConverter(ZmqAbstractConverter):
         self._logged = -LOG_EVERY
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """Let an overridden `obtain_event` have its say in `obtain_events` too."""
+        """Let an overridden `obtain_event` have its say in `obtain_events` and `obtain_rest` too."""
         super().__init_subclass__(**options)
         if "obtain_event" in cls.__dict__ and "obtain_events" not in cls.__dict__:
 
@@ -141,6 +144,12 @@ class _FrameConverter(ZmqAbstractConverter):
                 return [await self.obtain_event()]
 
             cls.obtain_events = obtain_events  # type: ignore[method-assign]
+        if "obtain_events" in cls.__dict__ and "obtain_rest" not in cls.__dict__:
+
+            async def obtain_rest(self: _FrameConverter, take: Taker) -> list[Event[Any]]:
+                return await self.obtain_events()
+
+            cls.obtain_rest = obtain_rest  # type: ignore[method-assign]
 
     @property
     def quarantined(self) -> Mapping[str, int]:
@@ -187,6 +196,28 @@ class _FrameConverter(ZmqAbstractConverter):
         self._ready.clear()
         return events
 
+    async def obtain_rest(self, take: Taker) -> list[Event[Any]]:
+        """Hand events over as they come, and return, like `obtain_events`, those that were left.
+
+        A lone event is in the nexus a turn of the loop sooner by that.
+
+        Args:
+            take: takes events from the front, the most urgent, and leaves those it has no room for.
+        """
+        if not isinstance(self._wire, ZmqWire):
+            return await self.obtain_events()
+
+        def hand_on(messages: list[list[bytes]]) -> bool:
+            self._convert(messages)
+            if len(self._ready) > 1:
+                self._ready = deque(sorted(self._ready, key=_urgency))
+            take(self._ready)
+            return not self._ready
+
+        while not self._ready:
+            await self._fill(hand_on)
+        return await self.obtain_events()
+
     def close(self) -> None:
         """Stop using the socket, which stays open; who waits on it for an event is told.
 
@@ -209,14 +240,19 @@ class _FrameConverter(ZmqAbstractConverter):
             return ZmqWire(self.socket, max_message=self.max_message, batch=self.batch)
         return self.socket
 
-    async def _fill(self) -> None:
+    async def _fill(self, hand_on: Callable[[list[list[bytes]]], bool] | None = None) -> None:
         """Wait for messages; convert them without a further wait, so that a cancelled call has taken none."""
-        if self._wire is None:
+        wire = self._wire
+        if wire is None:
             raise NoMoreEvents(f"{type(self).__name__} is closed")
         try:
-            messages = await self._wire.receive()
+            messages = await (wire.receive(hand_on) if isinstance(wire, ZmqWire) else wire.receive())
         except ConnectionError as exc:
             raise NoMoreEvents(f"{type(self).__name__} has no more events: {exc}") from exc
+        self._convert(messages)
+
+    def _convert(self, messages: list[list[bytes]]) -> None:
+        """Make events of messages, and put those aside that are none."""
         ready, convert, topic = self._ready, self.convert_data, self.topic
         for frames in messages:
             try:

@@ -13,7 +13,6 @@ from typing import Any
 from ._backoff import Backoff
 from ._delivery import is_passing
 from ._event import Event, NamedEvent
-from ._lanes import Lane
 from ._queue import AsyncEventPriorityQueue, Giver
 from ._source import EventSource, SimpleEventConverter, close_source
 from ._stats import SourceState
@@ -111,43 +110,72 @@ class SourceRunner:
         """Pull events for as long as there are any; one that is in hand is never lost, not even by
         cancellation."""
         queue = self._queue
+        obtain_rest = getattr(converter, "obtain_rest", None)
         obtain_many = getattr(converter, "obtain_events", None)
         pulled = 0
         while True:
-            events: list[Event[Any]] = (
-                await obtain_many() if obtain_many else [await converter.obtain_event()]
-            )
+            if obtain_rest is not None:
+                events: deque[Event[Any]] = deque(await obtain_rest(self._take))
+            elif obtain_many is not None:
+                events = deque(await obtain_many())
+            else:
+                events = deque((await converter.obtain_event(),))
             if self._backoff.failures:
                 self._recovered()
-            door: tuple[deque[Any], Lane] | None = None
-            priority = room = 0
-            for place, event in enumerate(events):
-                try:
-                    # The short way: what `admit` would look at has not changed since it last set the limit.
-                    if room > 0 and door is not None and getattr(event, "priority", None) == priority:
-                        door[0].append(event)
-                        room -= 1
-                    elif queue.admit(event, Giver.OUTSIDE):
-                        priority = event.priority
-                        door = queue.lanes.doors.get(priority)
-                        room = 0 if door is None else door[1].limit - len(door[0])
-                    else:
-                        room = 0
-                        await queue.wait_for_room(event)
-                except QueueFull:
-                    continue  # its policy is `Fail`: it was counted as refused, and the source goes on
-                except BaseException as exc:
-                    stopping = isinstance(exc, LoopStopped | asyncio.CancelledError)
-                    for held in events[place if stopping else place + 1 :]:
-                        with contextlib.suppress(Exception):
-                            queue.admit(held, Giver.HOLDER)
-                    if isinstance(exc, LoopStopped):
-                        await asyncio.get_running_loop().create_future()  # until the stop cancels this
-                    raise
             pulled += len(events)
+            try:
+                while events:
+                    self._give(events)
+                    if events:
+                        await queue.wait_for_room(events[0])
+                        events.popleft()
+            except BaseException as exc:
+                if not isinstance(exc, LoopStopped | asyncio.CancelledError):
+                    events.popleft()
+                for held in events:
+                    with contextlib.suppress(Exception):
+                        queue.admit(held, Giver.HOLDER)
+                if isinstance(exc, LoopStopped):
+                    await asyncio.get_running_loop().create_future()  # until the stop cancels this
+                raise
             if pulled >= _PULLS_PER_TURN:
                 pulled = 0
                 await turn()
+
+    def _take(self, events: deque[Event[Any]]) -> None:
+        """Take events while there is room, without a wait; the rest is for the task."""
+        if self._backoff.failures:
+            self._recovered()
+        try:
+            self._give(events)
+        except Exception:  # the task meets it again, and knows what to do
+            return
+
+    def _give(self, events: deque[Event[Any]]) -> None:
+        """Give the queue events from the front, until there are no more or the first one has no room."""
+        queue = self._queue
+        line: deque[Any] | None = None
+        priority = room = 0
+        while events:
+            event = events[0]
+            # The short way: what `admit` would look at has not changed since it last set the limit.
+            if room > 0 and line is not None and getattr(event, "priority", None) == priority:
+                line.append(event)
+                room -= 1
+            else:
+                room = 0
+                try:
+                    if not queue.admit(event, Giver.OUTSIDE):
+                        return
+                except QueueFull:
+                    pass  # its policy is `Fail`: it was counted as refused, and the source goes on
+                else:
+                    priority = event.priority
+                    door = queue.lanes.doors.get(priority)
+                    if door is not None:
+                        line, lane = door
+                        room = lane.limit - len(line)
+            events.popleft()
 
     async def _failed(self, exc: BaseException) -> None:
         """Note a failure and wait until the next try."""

@@ -319,6 +319,94 @@ async def test_cancelling_at_any_time_loses_no_message(pair: Pair) -> None:
     assert [int(frame) for frame in found] == list(range(1000))
 
 
+async def test_what_comes_is_handed_over_in_the_same_turn(pair: Pair) -> None:
+    """A receiver that waits hands messages on at once, and returns only when one was declined."""
+    left, right = pair(zmq.PUSH, zmq.PULL)
+    sender, receiver = ZmqWire(left), ZmqWire(right)
+    found: list[list[bytes]] = []
+
+    def hand_on(messages: list[list[bytes]]) -> bool:
+        found.extend(messages)
+        return found[-1] != [b"last"]
+
+    receiving = asyncio.ensure_future(receiver.receive(hand_on))
+    await asyncio.sleep(0)
+    for message in ([b"first"], [b"of", b"two"], [b"last"]):
+        await within(sender.send(message))
+        await sender.flush()
+    assert await within(receiving) == []
+    assert found == [[b"first"], [b"of", b"two"], [b"last"]]
+
+
+async def test_what_is_handed_over_survives_cancellation(pair: Pair) -> None:
+    """A cancelled receive has handed on whole messages in order, and takes no further one."""
+    left, right = pair(zmq.PUSH, zmq.PULL)
+    sender, receiver = ZmqWire(left), ZmqWire(right, batch=5)
+    found: list[bytes] = []
+
+    def hand_on(messages: list[list[bytes]]) -> bool:
+        found.extend(frame for (frame,) in messages)
+        return len(found) % 3 > 0
+
+    for number in range(300):
+        await within(sender.send([b"%d" % number]))
+        task = asyncio.ensure_future(receiver.receive(hand_on))
+        for _ in range(number % 5):
+            await asyncio.sleep(0)
+        task.cancel()
+        before = len(found)
+        await asyncio.wait([task])
+        assert len(found) == before
+        if not task.cancelled():
+            found += [frame for (frame,) in task.result()]
+    await sender.flush()
+    found += [frame for (frame,) in await collect(receiver, 300 - len(found))] if len(found) < 300 else []
+    assert [int(frame) for frame in found] == list(range(300))
+
+
+@pytest.mark.parametrize("what", ["wire", "socket"])
+async def test_closing_ends_a_wait_that_hands_on(context: Sockets, what: str) -> None:
+    """A receiver that hands on is told, like any other, when its wire or socket closes."""
+    socket = context.socket(zmq.PULL)
+    socket.bind_to_random_port("tcp://127.0.0.1")
+    wire = ZmqWire(socket)
+    receiving = asyncio.ensure_future(wire.receive(lambda messages: True))
+    await asyncio.sleep(0)
+    (wire if what == "wire" else socket).close()
+    with pytest.raises(ConnectionError):
+        await within(receiving)
+    wire.close()
+
+
+async def test_a_receiver_that_hands_on_shares_its_socket(pair: Pair) -> None:
+    """On one socket, a wire that hands on, one that does not, and one that sends, get all that is theirs."""
+    left, right = pair(zmq.PAIR, zmq.PAIR)
+    near, far = ZmqWire(left), ZmqWire(right)
+    found: list[bytes] = []
+    complete = asyncio.Event()
+
+    def hand_on(messages: list[list[bytes]]) -> bool:
+        found.extend(frame for (frame,) in messages)
+        if len(found) == 500:
+            complete.set()
+        return True
+
+    async def read(wire: ZmqWire, *arguments: Any) -> None:
+        while True:
+            hand_on(await wire.receive(*arguments))
+
+    tasks = [asyncio.ensure_future(read(ZmqWire(right, batch=3), hand_on)), asyncio.ensure_future(read(far))]
+    for number in range(500):
+        await within(near.send([b"%d" % number]))
+        await within(far.send([b"back"]))
+    await within(complete.wait())
+    assert sorted(map(int, found)) == list(range(500))
+    assert len(await collect(near, 500)) == 500
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+
+
 async def test_a_flood_leaves_the_loop_its_turns(pair: Pair) -> None:
     """A wire that is always ready, to send or to receive, still lets other tasks run."""
     left, right = pair(zmq.PUSH, zmq.PULL, sndhwm=0, rcvhwm=0)

@@ -146,6 +146,70 @@ async def test_a_full_socket_holds_up_nobody_else() -> None:
         receiver.close()
 
 
+async def test_a_full_lane_holds_the_socket_back() -> None:
+    """What comes while the lane is full waits outside, in order, and nothing is lost or counted twice."""
+    release, done = asyncio.Event(), asyncio.Event()
+    found: list[int] = []
+
+    async def handle(event: Event[Any]) -> None:
+        await release.wait()
+        found.append(event.id)
+        if len(found) == 500:
+            done.set()
+
+    with (
+        zmq.asyncio.Context() as context,
+        context.socket(zmq.PUSH) as left,
+        context.socket(zmq.PULL) as right,
+    ):
+        left.connect(f"tcp://127.0.0.1:{right.bind_to_random_port('tcp://127.0.0.1')}")
+        sender = ZmqEventSender(left)
+        async with asyncio.timeout(LIMIT), sender, AsyncEventNexus(maxsize=7) as nexus:
+            nexus.add_handler("t", handle)
+            nexus.add_converter(ZmqEventReceiver(right))
+            for number in range(500):
+                await sender.handle(Event(number, "t", 0, None))
+            await until(lambda: nexus.queue.full())
+            assert nexus.stats().ingested <= 8
+            release.set()
+            await done.wait()
+            stats = nexus.stats()
+    assert found == list(range(500))
+    assert stats.balanced
+    assert stats.ingested == 500
+
+
+async def test_an_event_that_came_before_the_stop_is_kept() -> None:
+    """A stop at any moment while events come: each one is handled, remains, or is still outside; in order."""
+    with (
+        zmq.asyncio.Context() as context,
+        context.socket(zmq.PUSH) as left,
+        context.socket(zmq.PULL) as right,
+    ):
+        left.connect(f"tcp://127.0.0.1:{right.bind_to_random_port('tcp://127.0.0.1')}")
+        sender, receiver = ZmqEventSender(left), ZmqEventReceiver(right, batch=3)
+        found: list[int] = []
+        async with asyncio.timeout(LIMIT):
+            for attempt in range(40):
+                nexus = AsyncEventNexus(maxsize=2)
+                nexus.add_handler("t", lambda event: found.append(event.id))
+                nexus.add_converter(receiver)
+                nexus.start()
+                for number in range(10 * attempt, 10 * attempt + 10):
+                    await sender.handle(Event(number, "t", 0, None))
+                    await asyncio.sleep(0)
+                for _ in range(attempt % 7):
+                    await asyncio.sleep(0)
+                report = await nexus.stop(grace=0.0)
+                found.extend(event.id for event in report.remaining)
+                assert report.stats.balanced
+            await sender.flush()
+            await receiver.start()
+            while len(found) < 400:
+                found.append((await receiver.obtain_event()).id)
+        assert found == list(range(400))
+
+
 @pytest.mark.parametrize("delay", [0.0, 0.01])
 @virtual_time
 async def test_two_nexuses_run_over_a_wire_in_memory(delay: float) -> None:
