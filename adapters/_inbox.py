@@ -25,7 +25,9 @@ class Inbox:
         overflow: what happens when there is no room.
     """
 
-    def __init__(self, maxsize: int = 1000, max_bytes: int = 64 * 2**20, overflow: Overflow = "block") -> None:
+    def __init__(
+        self, maxsize: int = 1000, max_bytes: int = 64 * 2**20, overflow: Overflow = "block"
+    ) -> None:
         self.maxsize = maxsize
         self.max_bytes = max_bytes
         self.overflow = overflow

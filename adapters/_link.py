@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import attrs
 
@@ -101,15 +101,15 @@ class Link:
                     finally:
                         self._waiters.discard(waiter)
         except TimeoutError:
-            raise LinkDown(
-                f"{self.state.name} is {self.state.state} after {timeout} s: {self.state.error or 'no answer'}"
-            ) from None
+            state = self.state
+            why = state.error or "no answer"
+            raise LinkDown(f"{state.name} is {state.state} after {timeout} s: {why}") from None
 
     async def keep(
         self,
         session: Callable[[], Awaitable[None]],
         *,
-        lost: tuple[type[BaseException], ...] = (),
+        lost: tuple[type[Exception], ...] = (),
     ) -> None:
         """Run session after session until cancelled, with a wait between them that grows while none comes up.
 
@@ -121,6 +121,7 @@ class Link:
             LinkDown: the connection has ended, and is not to be tried again.
         """
         ended = 0
+        ends: tuple[type[Exception], ...] = (OSError, EOFError, TimeoutError, *lost)
         while True:
             self._set(state="connecting", attempts=self.state.attempts + 1)
             error = "the peer closed the connection"
@@ -129,7 +130,7 @@ class Link:
                 await session()
             except ConfigError:
                 raise
-            except (OSError, EOFError, TimeoutError, *lost) as exc:
+            except ends as exc:
                 error, cause = reason(exc), exc
             self.down(error)
             ended += 1
@@ -137,7 +138,7 @@ class Link:
                 raise LinkDown(f"{self.state.name}: {error}") from cause
             await asyncio.sleep(self._waits.next())
 
-    def _set(self, **changes: object) -> None:
+    def _set(self, **changes: Any) -> None:
         before, self.state = self.state, attrs.evolve(self.state, **changes)
         after = self.state
         if after.state == "down" and before.state == "up":

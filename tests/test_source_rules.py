@@ -12,7 +12,14 @@ import nexus
 
 ROOT = Path(nexus.__file__).parent
 
-OWNERS = ("nexus._life", "nexus._tasks", "nexus._timer", "nexus.boundaries.local", "nexus.testing", "nexus.adapters._base")
+OWNERS = (
+    "nexus._life",
+    "nexus._tasks",
+    "nexus._timer",
+    "nexus.boundaries.local",
+    "nexus.testing",
+    "nexus.adapters._adapted",
+)
 """Modules and packages that may make a task outside a TaskGroup: they keep, name and end it themselves."""
 
 UNSAFE_MODULES = frozenset({"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve"})

@@ -1,0 +1,157 @@
+"""The sender of every adapter: an outbox that a transport empties, and what the program gives to it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any, Generic, TypeVar
+
+from nexus.adapters._adapted import Adapted, CommonConfig, Counts
+from nexus.adapters._link import reason
+from nexus.adapters._outbox import Outbox, OutItem, SendOverflow
+from nexus.adapters._packing import Packer, json_packer
+from nexus.errors import BadCall, EndOfData, LinkDown, NexusError, PackerError
+
+__all__ = ["Sender"]
+
+logger = logging.getLogger(__name__)
+
+T_contra = TypeVar("T_contra", contravariant=True)
+
+
+class Sender(Adapted, Generic[T_contra]):
+    """Sends data over a transport.
+
+    `send` returns when the frame is in a bounded outbox; it goes when there is a link, the most urgent first,
+    and stays there when the link breaks before the transport has it. `flush`, `deliver` and `stop` wait.
+
+    Args:
+        name: what is connected to what, without secrets.
+        config: has the fields of `CommonConfig`.
+        packer: turns data into a frame.
+        overflow: what happens to a frame that finds no room.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        config: CommonConfig,
+        packer: Packer[T_contra] | None = None,
+        *,
+        overflow: SendOverflow = "block",
+    ) -> None:
+        super().__init__(name, retry=config.retry, retry_cap=config.retry_cap)
+        self.packer: Packer[Any] = json_packer if packer is None else packer
+        self._max_size = config.max_size
+        self._flush_timeout = config.flush_timeout
+        self._outbox = Outbox(config.maxsize, overflow=overflow)
+
+    @property
+    def counts(self) -> Counts:
+        """What became of everything that was sent."""
+        outbox = self._outbox
+        return Counts(outbox.done_count, len(outbox), {}, dict(outbox.dropped), self.link.ups)
+
+    async def send(self, data: T_contra, *, priority: int = 0, **options: Any) -> None:
+        """Give the frame to the outbox; wait while that is full. Starts if that was not done.
+
+        Cancelled, it was not given.
+
+        Args:
+            data: what the packer takes.
+            priority: lower goes sooner; within one, the order is kept.
+            options: the transport's own, such as ``topic``.
+
+        Raises:
+            PackerError: the packer does not take it, or the frame is too large.
+            ConfigError: an option is unknown or wrong.
+            QueueFull: there is no room and the overflow policy is ``fail``.
+            LinkDown: it was stopped, or the link has failed for good.
+        """
+        item = self._item(data, priority, options)
+        if self._task is None or self._task.done():
+            await self._revive()
+        if not self._outbox.offer(item):
+            await self._outbox.put(item)
+
+    async def deliver(self, data: T_contra, *, priority: int = 0, **options: Any) -> None:
+        """Send, and wait until the transport has the frame: written, or acknowledged where it acknowledges.
+
+        Cancelled, the frame may still go. Raises what `send` raises, and:
+
+        Raises:
+            LinkDown: the frame was dropped instead.
+        """
+        item = self._item(data, priority, options)
+        item.confirmed = asyncio.get_running_loop().create_future()
+        if self._task is None or self._task.done():
+            await self._revive()
+        await self._outbox.put(item)
+        if not await item.confirmed:
+            raise LinkDown(f"{self.name}: the frame was dropped; see counts.dropped")
+
+    async def flush(self, timeout: float | None = None) -> bool:
+        """Wait until the transport has everything that was sent.
+
+        Args:
+            timeout: seconds; None for no limit.
+
+        Returns:
+            False if the time was up before, or the link has failed.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                await self._outbox.emptied()
+        except TimeoutError:
+            return False
+        return not len(self._outbox)
+
+    def _item(self, data: Any, priority: int, options: dict[str, Any]) -> OutItem:
+        return OutItem(self._pack(data), priority, self._check(options))
+
+    def _pack(self, data: Any) -> bytes:
+        try:
+            payload: Any = self.packer(data)
+        except PackerError:
+            raise
+        except Exception as exc:
+            raise PackerError(data, f"the packer raised {reason(exc)}") from exc
+        if isinstance(payload, str):
+            payload = payload.encode()
+        elif isinstance(payload, bytearray):
+            payload = bytes(payload)
+        elif not isinstance(payload, bytes):
+            raise PackerError(data, f"the packer gave {type(payload).__qualname__}, allowed: bytes")
+        if len(payload) > self._max_size:
+            raise PackerError(data, f"a frame of {len(payload)} bytes; {self._max_size} are allowed")
+        packed: bytes = payload
+        return packed
+
+    def _check(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Return the options of a `send`, checked; a transport that has some overrides this.
+
+        Raises:
+            ConfigError: one is unknown or wrong.
+        """
+        if options:
+            raise BadCall(f"{type(self).__name__}.send has no option {sorted(options)[0]!r}")
+        return options
+
+    async def _revive(self) -> None:
+        if self._outbox.closed is not None:
+            raise self._outbox.closed
+        await self.start()
+
+    async def _wind_down(self) -> None:
+        await self.flush(self._flush_timeout)
+
+    def _reopen(self) -> None:
+        self._outbox.closed = None
+
+    def _ended(self, error: NexusError) -> None:
+        stopped = isinstance(error, EndOfData)
+        if stopped:
+            error = LinkDown(f"{self.name} was stopped; start it to send again")
+        lost = self._outbox.close(error, "stopped" if stopped else "failed")
+        if lost:
+            logger.warning("%s: %d frames were not sent: %s", self.name, lost, error)

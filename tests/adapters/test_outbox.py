@@ -1,0 +1,147 @@
+"""The outbox: urgent first, order within a priority, bounds, and nothing lost between taken and done."""
+
+import asyncio
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from nexus.adapters._outbox import Outbox, OutItem, SendOverflow
+from nexus.errors import LinkDown, QueueFull
+from nexus.testing import virtual_time
+
+
+def item(number: int, priority: int = 0) -> OutItem:
+    """Make a frame of eight bytes."""
+    return OutItem(number.to_bytes(8, "big"), priority, {})
+
+
+class OutboxMachine(RuleBasedStateMachine):
+    """Offers, takes, confirmations and broken links in any order, against plain lists."""
+
+    overflow: SendOverflow = "block"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.outbox = Outbox(6, overflow=self.overflow)
+        self.waiting: list[OutItem] = []
+        self.taken: list[OutItem] = []
+        self.number = self.refused = self.rejected = 0
+
+    @rule(priority=st.integers(-1, 1))
+    def offer(self, priority: int) -> None:
+        new = item(self.number, priority)
+        self.number += 1
+        before = dict(self.outbox.dropped)
+        if not self.outbox.offer(new):
+            self.refused += 1
+            return
+        if self.outbox.dropped.get("drop_oldest", 0) > before.get("drop_oldest", 0):
+            least = max(each.priority for each in self.waiting)
+            self.waiting.remove(next(each for each in self.waiting if each.priority == least))
+        if self.outbox.dropped.get("drop_newest", 0) == before.get("drop_newest", 0):
+            self.waiting.append(new)
+            self.waiting.sort(key=lambda each: each.priority)
+
+    @rule(count=st.integers(1, 4))
+    def take(self, count: int) -> None:
+        got = self.outbox.take(count)
+        assert got == self.waiting[:count]
+        self.taken += got
+        del self.waiting[:count]
+
+    @rule(data=st.data())
+    def done(self, data: st.DataObject) -> None:
+        if self.taken:
+            self.outbox.done(self.taken.pop(data.draw(st.integers(0, len(self.taken) - 1))))
+
+    @rule()
+    def reject(self) -> None:
+        if self.taken:
+            self.rejected += 1
+            self.outbox.reject(self.taken.pop(0), "no good")
+
+    @rule()
+    def link_breaks(self) -> None:
+        self.outbox.put_back(self.taken)
+        self.waiting = sorted(self.taken + self.waiting, key=lambda each: each.priority)
+        self.taken = []
+
+    @invariant()
+    def account_is_exact(self) -> None:
+        outbox = self.outbox
+        assert len(outbox) == len(self.waiting) + len(self.taken) <= 6
+        assert outbox.waiting == len(self.waiting)
+        assert self.number == self.refused + outbox.done_count + sum(outbox.dropped.values()) + len(outbox)
+
+
+class DropOldest(OutboxMachine):
+    overflow = "drop_oldest"
+
+
+class DropNewest(OutboxMachine):
+    overflow = "drop_newest"
+
+
+TestBlock = OutboxMachine.TestCase
+TestDropOldest = DropOldest.TestCase
+TestDropNewest = DropNewest.TestCase
+
+
+@virtual_time
+async def test_those_who_wait_get_room_in_their_order() -> None:
+    """Senders of a full outbox wait, each in its place, and a cancelled one gives its place up."""
+    outbox = Outbox(1)
+    outbox.offer(item(0))
+    senders = [asyncio.ensure_future(outbox.put(item(number))) for number in range(1, 6)]
+    await asyncio.sleep(0)
+    senders[2].cancel()
+    gone: list[int] = []
+    while len(gone) < 5:
+        await outbox.wait()
+        for each in outbox.take():
+            gone.append(int.from_bytes(each.payload, "big"))
+            outbox.done(each)
+        await asyncio.sleep(0)
+    assert gone == [0, 1, 2, 4, 5]
+    await asyncio.wait(senders)
+
+
+@virtual_time
+async def test_a_full_outbox_may_fail() -> None:
+    """With ``fail`` there is an error instead of a wait."""
+    outbox = Outbox(1, overflow="fail")
+    outbox.offer(item(0))
+    with pytest.raises(QueueFull, match="1 frames wait to be sent, 1 are allowed"):
+        await outbox.put(item(1))
+
+
+@virtual_time
+async def test_closing_tells_everybody() -> None:
+    """At the close, waiting senders get the error, drops are counted, and whoever waits for a frame knows."""
+    outbox = Outbox(1)
+    first = item(0)
+    first.confirmed = asyncio.get_running_loop().create_future()
+    outbox.offer(first)
+    late = asyncio.ensure_future(outbox.put(item(1)))
+    empty = asyncio.ensure_future(outbox.emptied())
+    await asyncio.sleep(0)
+    assert outbox.close(LinkDown("gone"), "failed") == 1
+    await empty
+    with pytest.raises(LinkDown, match="gone"):
+        await late
+    assert await first.confirmed is False
+    assert outbox.dropped == {"failed": 1}
+
+
+@virtual_time
+async def test_emptied_waits_for_the_transport() -> None:
+    """It is empty when the transport has said of each frame that it is done, not when it was taken."""
+    outbox = Outbox()
+    outbox.offer(item(0))
+    (taken,) = outbox.take()
+    empty = asyncio.ensure_future(outbox.emptied())
+    await asyncio.sleep(1)
+    assert not empty.done()
+    outbox.done(taken)
+    await empty
