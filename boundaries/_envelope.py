@@ -19,16 +19,11 @@ import orjson
 
 from nexus import Event
 from nexus._event import make_event
+from nexus.adapters._json import MAX_DEPTH, MAX_NODES, MAX_SIZE, JSONFault, check, fault, refuse_wide
 from nexus.errors import BadEvent, PackerError
 
 __all__ = ["MAX_DEPTH", "MAX_NODES", "MAX_SIZE", "BadFrame", "pack", "preview", "unpack"]
 
-MAX_SIZE = 1024 * 1024
-"""Bytes of one event on the wire."""
-MAX_DEPTH = 32
-"""Lists and objects within each other in a payload."""
-MAX_NODES = 10_000
-"""Values in a payload, all levels together."""
 PREVIEW = 100
 """Bytes of a bad frame that an error shows."""
 
@@ -36,6 +31,8 @@ _FIELDS = itemgetter("id", "type", "priority", "payload")
 _NAMES = ("id", "type", "priority", "payload")
 _FLAT = frozenset({str, int, float, bool, type(None)})
 _HUGE = float(2**63)
+_WIDE = 2 * MAX_NODES
+"""Bytes that may hold so many values that a look before reading is worth it."""
 
 
 class BadFrame(BadEvent):
@@ -97,9 +94,13 @@ def unpack(data: bytes, *, max_size: int = MAX_SIZE) -> Event[Any]:
     if len(data) > max_size:
         raise BadFrame("size", f"an event has at most {max_size} bytes", data)
     try:
+        if len(data) > _WIDE:
+            refuse_wide(data)
         found = orjson.loads(data)
     except orjson.JSONDecodeError as exc:
-        raise _not_json(data, exc) from exc
+        raise _bad(data, fault(exc)) from exc
+    except JSONFault as exc:
+        raise _bad(data, exc) from exc
     try:
         id, type_, priority, payload = _FIELDS(found)
     except (KeyError, TypeError):
@@ -147,63 +148,15 @@ def _write(value: object, event: Event[Any]) -> str:
 
 def _check(data: bytes, type_: int | str, payload: object) -> None:
     """Hold a payload that is not one plain word or number against the limits."""
-    level = [payload]
-    nodes = depth = 0
-    keys = 4
-    colons = type_.count(":") if isinstance(type_, str) else 0  # those in strings, which separate nothing
-    huge = False
-    while level:
-        nodes += len(level)
-        if nodes > MAX_NODES:
-            raise BadFrame("nodes", f"a payload has at most {MAX_NODES} values", data)
-        below: list[object] = []
-        for value in level:
-            if isinstance(value, str):
-                colons += value.count(":")
-            elif isinstance(value, dict):
-                keys += len(value)
-                colons += sum(key.count(":") for key in value)
-                below.extend(value.values())
-            elif isinstance(value, list):
-                below.extend(value)
-            elif isinstance(value, float) and not -_HUGE < value < _HUGE:
-                huge = True
-            if isinstance(value, dict | list) and depth == MAX_DEPTH:
-                raise BadFrame("depth", f"a payload is at most {MAX_DEPTH} deep", data)
-        level = below
-        depth += 1
-    # orjson lets the last of several equal keys win, and the others leave their colons behind. Only a colon
-    # written as an escape can make up for one; then, and where a large float may have been an integer, the
-    # frame is read again.
-    spare = data.count(b":") - colons - keys
-    if spare > 0:
-        raise BadFrame("duplicate", "a key comes twice", data)
-    if spare < 0 or huge or b"\\u003a" in data or b"\\u003A" in data:
-        _read_again(data)
+    colons = type_.count(":") if isinstance(type_, str) else 0  # those in a string, which separate nothing
+    try:
+        check(data, payload, keys=len(_NAMES), colons=colons)
+    except JSONFault as exc:
+        raise _bad(data, exc) from exc
 
 
-def _read_again(data: bytes) -> None:
-    """Look for what orjson does not tell: equal keys, and integers that became floats."""
-
-    def integer(text: str) -> int:
-        if len(text) > 20 or not -(2**63) <= int(text) < 2**64:
-            raise BadFrame("numbers", f"integers have 64 bits, {text[:30]} has more", data)
-        return int(text)
-
-    def pairs(found: list[tuple[str, Any]]) -> None:
-        if len({key for key, _ in found}) < len(found):
-            raise BadFrame("duplicate", "a key comes twice", data)
-
-    json.loads(data, parse_int=integer, object_pairs_hook=pairs)
-
-
-def _not_json(data: bytes, exc: orjson.JSONDecodeError) -> BadFrame:
-    text = exc.msg
-    if "depth limit" in text:
-        return BadFrame("depth", f"a payload is at most {MAX_DEPTH} deep", data)
-    if "infinity" in text:
-        return BadFrame("numbers", "a number is too large", data)
-    return BadFrame("json", f"an event is a JSON object: {text} at {exc.pos}", data)
+def _bad(data: bytes, exc: JSONFault) -> BadFrame:
+    return BadFrame(exc.reason, f"no event: {exc}", data)
 
 
 def _not_fields(data: bytes, found: object) -> BadFrame:
