@@ -28,6 +28,8 @@ try:
 except ImportError:  # the extra `yaml`
     yaml = None  # type: ignore[assignment,unused-ignore]
 
+_YAML_ERRORS: tuple[type[Exception], ...] = () if yaml is None else (yaml.YAMLError,)
+
 __all__ = ["Config", "OptionRow", "WrongOption", "option", "option_table"]
 
 T = TypeVar("T")
@@ -269,7 +271,7 @@ class _Rule:
         except WrongOption as error:
             nested = error
         # Raised here, outside, so that no error holds another one with the value.
-        if nested is not None:
+        if nested is not None and not self.about.secret:
             raise WrongOption(f"{self.name}.{nested.option}", self.config, nested.why)
         if found is REFUSED or not self._in_range(found):
             what = "a secret that will not do" if self.about.secret else shown(value)
@@ -408,26 +410,36 @@ def _parse(file: Path, text: str) -> object:
     except tomllib.TOMLDecodeError as error:
         line = re.search(r"at line (\d+)", str(error))
         why = f"{line[1]}: not TOML" if line else " not TOML"
-    except (ValueError, RecursionError):
-        why = " not to be read"
-    except Exception as error:  # yaml.YAMLError, whose name may not be there
+    except _YAML_ERRORS as error:
         mark = getattr(error, "problem_mark", None)
         why = f"{mark.line + 1}: not YAML" if mark else " not YAML"
+    except (ValueError, RecursionError):  # 5,000 digits, a date that is none, tables in tables in tables
+        why = " not to be read"
     else:
         raise ConfigError(f"{file}: found {suffix!r}, allowed: '.toml', '.json', '.yaml' or '.yml'")
     raise ConfigError(f"{file}:{why}")
 
 
 def _line_of(text: str, section: str | None, option: str) -> int | None:
-    """Find the line of an option, after the header of its section."""
-    begin = 0
-    for part in (*(section.split(".") if section else ()), *option.split(".")):
-        name = re.escape(part).replace("_", "[-_]")
-        # [a.part] in TOML, part = in TOML, part: in YAML, "part": in JSON.
-        found = re.compile(
-            rf"""(?m)^\s*\[+[^\]\n]*\b{name}["']?\s*\]|(?:^|[{{,])\s*["']?{name}["']?\s*[=:]"""
-        ).search(text, begin)
-        if found is None:
-            return None
-        begin = found.end()
-    return text.count("\n", 0, begin) + 1
+    """Find the line of an option: in the TOML table that holds it, or below the keys that lead to it."""
+    *tables, key = [*(section.split(".") if section else ()), *option.split(".")]
+    names = [rf"""["']?{re.escape(each).replace("_", "[-_]")}["']?""" for each in (*tables, key)]
+    for depth in range(len(tables), -1, -1):
+        begin, end = 0, len(text)
+        if depth:
+            dotted = r"\s*\.\s*".join(names[:depth])
+            header = re.search(rf"(?m)^[ \t]*\[+\s*{dotted}\s*\]+", text)
+            if header is None:
+                continue
+            begin = header.end()
+            following = re.compile(r"(?m)^[ \t]*\[").search(text, begin)
+            end = following.start() if following else end
+        for name in names[depth:]:
+            # name = in TOML, name: in YAML, "name": in JSON.
+            found = re.compile(rf"(?m)(?:^|[{{,])\s*{name}\s*[=:]").search(text, begin, end)
+            if found is None:
+                break
+            begin = found.end()
+        else:
+            return text.count("\n", 0, begin) + 1
+    return None

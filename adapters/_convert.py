@@ -191,6 +191,7 @@ def _is_a(*classes: type) -> Callable[[object], bool]:
     return lambda value: type(value) in classes
 
 
+NOTHING = Kind("none", _none, lambda value: value is None)
 ANYTHING = Kind("anything", lambda value, text: value, lambda value: True)
 
 SIMPLE: Mapping[Any, Kind] = {
@@ -202,8 +203,8 @@ SIMPLE: Mapping[Any, Kind] = {
     str: Kind("text (no NUL)", _str, _is_a(str)),
     bytes: Kind("bytes, as text with \\n, \\r, \\t, \\0, \\\\ or \\x0a", _bytes, _is_a(bytes)),
     Path: Kind("a path", _path, lambda value: isinstance(value, Path)),
-    None: Kind("none", _none, lambda value: value is None),
-    type(None): Kind("none", _none, lambda value: value is None),
+    None: NOTHING,
+    type(None): NOTHING,
 }
 
 
@@ -249,14 +250,14 @@ def _union(kinds: list[Kind]) -> Kind:
             if kind.exact(value):
                 return kind.convert(value, text)
         for kind in ordered:
-            if has_text and kind is SIMPLE[None] and value is not None:
+            if has_text and kind is NOTHING and value is not None:
                 continue  # "none" may be somebody's name
             if (found := kind.convert(value, text)) is not REFUSED:
                 return found
         return REFUSED
 
     # `none` is said last.
-    said = sorted(kinds, key=lambda kind: kind is SIMPLE[None])
+    said = sorted(kinds, key=lambda kind: kind is NOTHING)
     return Kind(
         " or ".join(dict.fromkeys(kind.allowed for kind in said)),
         convert,

@@ -141,6 +141,8 @@ def _wrong(text: str, why: str) -> ConfigError:
     place, mark, _ = text.partition("?")
     if "@" in text:
         # A stray ? or / in a password would end the place too soon.
-        scheme, colon, _ = place.partition(":")
-        place, mark = f"{scheme[:20]}{colon}//{_HIDDEN}@" + text.rpartition("@")[2].partition("?")[0], ""
+        scheme, colon, _ = text.partition(":")
+        begin = f"{scheme}:" if colon and _SCHEME.fullmatch(scheme) else ""
+        place, mark, _ = text.rpartition("@")[2].partition("?")
+        place = f"{begin}//{_HIDDEN}@{place}"
     return ConfigError(f"URL {place[:200]!a}{'?...' if mark else ''}: {why}")
