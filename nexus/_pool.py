@@ -73,20 +73,21 @@ class Pool:
 
         Called by the drain as if it were the handler: what is kept is not counted as handled yet.
         """
-        if self._now is not None and self._has_caught_up() and self._now(event):
+        is_behind = self._backlog or self._running or self._failed
+        if self._now is not None and not (is_behind and self._is_still_behind()) and self._now(event):
             return
         account = self._queue.ledger.account(event.type)
         account.handled -= 1  # the drain is about to add it; the task will
         self.submit(Delivery(event, account, self._queue.lanes[event.priority]))
 
-    def _has_caught_up(self) -> bool:
-        """Handle a little of what waits, if that needs no waiting; say whether that was all."""
+    def _is_still_behind(self) -> bool:
+        """Handle a little of what waits, if that needs no waiting; say whether there is more to do first."""
         if self._running:
-            return False
+            return True
         for _ in range(_CATCH_UP):
             if self._failed or not self._backlog or not self._handles_first():
                 break
-        return not self._backlog and not self._failed
+        return bool(self._backlog or self._failed)
 
     def _handles_first(self) -> bool:
         """Handle the first of what waits without waiting, if the handler can; say whether it did."""
