@@ -7,6 +7,7 @@ itself may lose what is under way when it breaks or is flooded.
 """
 
 import asyncio
+import contextlib
 import os
 from collections.abc import AsyncIterator
 from typing import Any
@@ -240,10 +241,8 @@ async def test_cancelled_receives_lose_nothing(pair: Any) -> None:
             if number % 7 <= 2:
                 await sender.send({"n": number})
             task.cancel()
-            try:
+            with contextlib.suppress(asyncio.CancelledError):
                 got.append((await task)[0]["n"])
-            except asyncio.CancelledError:
-                pass
         while len(got) < count:
             got.append((await receiver.receive())[0]["n"])
         assert got == list(range(count))
@@ -269,11 +268,9 @@ async def test_cancelled_sends_were_sent_or_not(pair: Any) -> None:
             for _ in range(number % 4):
                 await asyncio.sleep(0)
             task.cancel()
-            try:
+            with contextlib.suppress(asyncio.CancelledError):
                 await task
                 sent.add(number)
-            except asyncio.CancelledError:
-                pass
         await sender.send({"n": count})
         await receiving
     assert got == sorted(set(got))
@@ -283,7 +280,7 @@ async def test_cancelled_sends_were_sent_or_not(pair: Any) -> None:
 
 @pytest.mark.parametrize("turns", [0, 1, 2, 3, 5, 8, 13])
 async def test_cancelled_starts_and_stops_leave_nothing(pair: Any, turns: int) -> None:
-    """A start or a stop that is cancelled after any number of turns leaves nothing that a stop does not end."""
+    """A start or a stop that is cancelled after any number of turns leaves nothing that stop does not end."""
     for half in (pair.receiver(), pair.sender()):
         for method in (half.start, half.stop):
             task = asyncio.ensure_future(method())
@@ -336,7 +333,7 @@ async def test_a_peer_that_dies_and_comes_back(pair: Any) -> None:
                 await asyncio.sleep(0.01)
         assert await sender.flush(10)
         while not pair.lossy and got[-1] < number:
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.01)  # noqa: ASYNC110 - what it waits for is another process
         await receiver.stop()
         await receiving
     if pair.lossy:
