@@ -422,9 +422,9 @@ def _parse(file: Path, text: str) -> object:
 
 def _line_of(text: str, section: str | None, option: str) -> int | None:
     """Find the line of an option: in the TOML table that holds it, or below the keys that lead to it."""
-    *tables, key = [*(section.split(".") if section else ()), *option.split(".")]
-    names = [rf"""["']?{re.escape(each).replace("_", "[-_]")}["']?""" for each in (*tables, key)]
-    for depth in range(len(tables), -1, -1):
+    path = (f"{section}." if section else "") + option
+    names = [rf"""["']?{re.escape(each).replace("_", "[-_]")}["']?""" for each in path.split(".")]
+    for depth in range(len(names) - 1, -1, -1):
         begin, end = 0, len(text)
         if depth:
             dotted = r"\s*\.\s*".join(names[:depth])

@@ -123,6 +123,7 @@ def find_adapter(scheme: str) -> Adapter:
     Raises:
         ConfigError: there is none, or it cannot be loaded; no other scheme suffers from that.
     """
+    scheme = scheme.lower()
     if module := BUILT_IN.get(scheme):
         return _load(scheme, module, EntryPoint(scheme, f"{module}:ADAPTER", GROUP))
     points = {point.value: point for point in entry_points(group=GROUP) if point.name.lower() == scheme}

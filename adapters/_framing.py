@@ -41,7 +41,12 @@ class Framer(Protocol):
         """Bytes kept of a frame that is not complete."""
         ...
 
-    def feed(self, data: bytes) -> list[bytes]:
+    @property
+    def unfinished(self) -> bool:
+        """Whether a frame has begun and not ended, be it one that is skipped."""
+        ...
+
+    def feed(self, data: bytes | memoryview) -> list[bytes]:
         """Take the next bytes of the stream; give the frames they complete, in order.
 
         Raises:
@@ -96,7 +101,11 @@ class LineFramer:
     def held(self) -> int:
         return len(self._tail)
 
-    def feed(self, data: bytes) -> list[bytes]:
+    @property
+    def unfinished(self) -> bool:
+        return self._skipping or bool(self._tail)
+
+    def feed(self, data: bytes | memoryview) -> list[bytes]:
         frames: list[bytes] = []
         if self._tail or self._skipping:
             # No terminator was there before, so the first one ends within the new bytes.
@@ -175,7 +184,11 @@ class FixedFramer:
     def held(self) -> int:
         return len(self._tail)
 
-    def feed(self, data: bytes) -> list[bytes]:
+    @property
+    def unfinished(self) -> bool:
+        return bool(self._tail)
+
+    def feed(self, data: bytes | memoryview) -> list[bytes]:
         size = self.size
         self._tail += data
         if len(self._tail) < size:
@@ -229,7 +242,11 @@ class LengthFramer:
     def held(self) -> int:
         return len(self._tail)
 
-    def feed(self, data: bytes) -> list[bytes]:
+    @property
+    def unfinished(self) -> bool:
+        return bool(self._tail)
+
+    def feed(self, data: bytes | memoryview) -> list[bytes]:
         if self._broken:
             raise FramingError(self._broken)
         if len(self._tail) + len(data) < self._need:

@@ -266,4 +266,21 @@ def test_every_kind_keeps_the_protocol(kind: str) -> None:
     framer = make_framer(kind, size=4)
     assert isinstance(framer, Framer)
     assert feed_all(framer, [bytes(bytearray(framer.pack(b"four")))]) == [b"four"]
-    assert all(type(frame) is bytes for frame in framer.feed(bytearray(framer.pack(b"five"))))
+    for kept in (bytearray, memoryview):
+        packed = framer.pack(b"five")
+        found = framer.feed(kept(packed[:3])) + framer.feed(kept(packed[3:] + packed))
+        assert found == [b"five", b"five"]
+        assert all(type(frame) is bytes for frame in found)
+
+
+@pytest.mark.parametrize("framer", [LineFramer(b"\r\n", max_size=4), FixedFramer(4), LengthFramer()])
+def test_unfinished_frame_is_seen(framer: Framer) -> None:
+    """Between frames nothing is unfinished; within one, also one that is skipped, something is."""
+    seen = [framer.unfinished]
+    for byte in framer.pack(b"four"):
+        framer.feed(bytes([byte]))
+        seen.append(framer.unfinished)
+    assert seen == [False, *[True] * (len(seen) - 2), False]
+    if isinstance(framer, LineFramer):
+        framer.feed(b"toolong")
+        assert framer.unfinished
