@@ -7,123 +7,22 @@ names the field, what was found and what is allowed. What a secret field holds i
 from __future__ import annotations
 
 import difflib
-import json
 import os
-import re
-import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar, get_type_hints, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, get_type_hints
 
 import attrs
 
-from nexus.adapters._convert import REFUSED, Kind, kind_of, one_of, shown
-from nexus.errors import ConfigError, OpenError
+from nexus.adapters._config_file import line_of, read_table
+from nexus.adapters._kinds import one_of, shown
+from nexus.adapters._option import Rule, WrongOption, option, rule_of
+from nexus.errors import ConfigError
 
 if TYPE_CHECKING:
     from nexus.adapters._url import Url
 
-try:
-    import yaml
-except ImportError:  # the extra `yaml`
-    yaml = None  # type: ignore[assignment,unused-ignore]
-
-_YAML_ERRORS: tuple[type[Exception], ...] = () if yaml is None else (yaml.YAMLError,)
-
 __all__ = ["Config", "OptionRow", "WrongOption", "option", "option_table"]
-
-T = TypeVar("T")
-
-_KEY = "nexus.option"
-
-
-class WrongOption(ConfigError):
-    """One option is wrong.
-
-    Attributes:
-        option: its name; the names are joined by dots where tables lie in tables.
-    """
-
-    def __init__(self, option: str, config: str, why: str) -> None:
-        self.option = option
-        self.config = config
-        self.why = why
-        super().__init__(f"{config}.{option}: {why}")
-
-
-@attrs.frozen
-class _Option:
-    """What `option` was told."""
-
-    help: str = ""
-    low: float | None = None
-    high: float | None = None
-    choices: tuple[Any, ...] | None = None
-    secret: bool = False
-    unit: str | None = None
-
-
-class OptionRow(NamedTuple):
-    """One option, for people."""
-
-    name: str
-    type: str
-    """What is allowed, in words."""
-    default: str
-    """As it would be written in Python; `required` if there is none."""
-    help: str
-
-
-@overload
-def option(
-    default: T,
-    *,
-    help: str,
-    low: float | None = None,
-    high: float | None = None,
-    choices: Iterable[Any] | None = None,
-    secret: bool = False,
-    unit: str | None = None,
-) -> T: ...
-
-
-@overload
-def option(
-    *,
-    help: str,
-    low: float | None = None,
-    high: float | None = None,
-    choices: Iterable[Any] | None = None,
-    secret: bool = False,
-    unit: str | None = None,
-) -> Any: ...
-
-
-def option(
-    default: Any = attrs.NOTHING,
-    *,
-    help: str,
-    low: float | None = None,
-    high: float | None = None,
-    choices: Iterable[Any] | None = None,
-    secret: bool = False,
-    unit: str | None = None,
-) -> Any:
-    """Declare a field of a `Config`.
-
-    Args:
-        default: the value unless told otherwise; without it the option is required.
-        help: what it is for, in a few words without a full stop.
-        low: the least number allowed, itself included.
-        high: the greatest.
-        choices: the values allowed; `typing.Literal` says the same to type checkers too.
-        secret: never show the value.
-        unit: of the number: ``s``, ``bytes``, ``baud``.
-    """
-    about = _Option(help, low, high, None if choices is None else tuple(choices), secret, unit)
-    return attrs.field(
-        default=default, kw_only=True, repr=_hidden if secret else True, metadata={_KEY: about}
-    )
 
 
 @attrs.frozen(kw_only=True)
@@ -194,22 +93,13 @@ class Config:
             ConfigError: it is not what its name says, the section is missing, or an option is wrong; names
                 the line if it can.
         """
-        file = Path(path)
-        text = _read(file)
-        table: object = _parse(file, text)
-        for part in section.split(".") if section else ():
-            if not isinstance(table, dict) or part not in table:
-                known = one_of(table) if isinstance(table, dict) else "nothing"
-                raise ConfigError(f"{file}: section {shown(part)} is missing, found: {known}")
-            table = table[part]
-        if not isinstance(table, dict):
-            raise ConfigError(f"{file}: found {type(table).__name__}, allowed: a table of options")
+        table, text = read_table(path, section)
         try:
             return cls.from_mapping(table)
         except WrongOption as error:
             wrong = error
-        line = _line_of(text, section, wrong.option)
-        raise _placed(wrong, f"{file}:{line}" if line else f"{file}")
+        line = line_of(text, section, wrong.option)
+        raise _placed(wrong, f"{Path(path)}:{line}" if line else f"{Path(path)}")
 
     @classmethod
     def from_url(cls, url: Url, **options: Any) -> Self:
@@ -239,6 +129,17 @@ class Config:
         return attrs.evolve(self, **_convert_all(type(self), changes))
 
 
+class OptionRow(NamedTuple):
+    """One option, for people."""
+
+    name: str
+    type: str
+    """What is allowed, in words."""
+    default: str
+    """As it would be written in Python; `required` if there is none."""
+    help: str
+
+
 def option_table(cls: type[Config]) -> list[OptionRow]:
     """Give a row for every option, in the order they are declared."""
     return [
@@ -246,96 +147,17 @@ def option_table(cls: type[Config]) -> list[OptionRow]:
     ]
 
 
-@attrs.frozen
-class _Rule:
-    """How one field is checked; made once per class."""
-
-    config: str
-    name: str
-    attribute: str
-    kind: Kind
-    about: _Option
-    is_required: bool
-    default: str
-
-    def apply(self, value: object, text: bool) -> Any:
-        """Convert and check a value.
-
-        Raises:
-            WrongOption: it will not do.
-        """
-        nested: WrongOption | None = None
-        found: Any = REFUSED
-        try:
-            found = self.kind.convert(value, text)
-        except WrongOption as error:
-            nested = error
-        # Raised here, outside, so that no error holds another one with the value.
-        if nested is not None and not self.about.secret:
-            raise WrongOption(f"{self.name}.{nested.option}", self.config, nested.why)
-        if found is REFUSED or not self._in_range(found):
-            what = "a secret that will not do" if self.about.secret else shown(value)
-            raise WrongOption(self.name, self.config, f"found {what}, allowed: {self.allowed}")
-        return found
-
-    def _in_range(self, value: Any) -> bool:
-        about = self.about
-        if about.choices is not None and not any(
-            value == choice and isinstance(value, bool) is isinstance(choice, bool)
-            for choice in about.choices
-        ):
-            return False
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            return True
-        return (about.low is None or value >= about.low) and (about.high is None or value <= about.high)
-
-    @property
-    def allowed(self) -> str:
-        """What will do, in words."""
-        about = self.about
-        if about.choices is not None:
-            return one_of(about.choices)
-        words = self.kind.allowed
-        bounds = " ".join(
-            f"{word} {bound:g}" if isinstance(bound, float) else f"{word} {bound}"
-            for word, bound in (("from", about.low), ("to", about.high))
-            if bound is not None
-        )
-        return ", ".join(filter(None, (words, bounds))) + (f" ({about.unit})" if about.unit else "")
+_compiled: dict[type, dict[str, Rule]] = {}
 
 
-_compiled: dict[type, dict[str, _Rule]] = {}
-
-
-def _rules(cls: type[Config]) -> dict[str, _Rule]:
+def _rules(cls: type[Config]) -> dict[str, Rule]:
     """Compile the annotations of a class, the first time they are asked for."""
     try:
         return _compiled[cls]
     except KeyError:
         hints = get_type_hints(cls)
-        rules = [_rule(cls, field, hints[field.name]) for field in attrs.fields(cls) if field.init]
+        rules = [rule_of(cls, field, hints[field.name]) for field in attrs.fields(cls) if field.init]
         return _compiled.setdefault(cls, {rule.name: rule for rule in rules})
-
-
-def _rule(cls: type[Config], field: attrs.Attribute[Any], annotation: Any) -> _Rule:
-    """Compile one field."""
-    about = field.metadata.get(_KEY, _Option())
-    default = field.default
-    if default is attrs.NOTHING:
-        said = "required"
-    elif isinstance(default, attrs.Factory):  # type: ignore[arg-type]
-        said = "made anew"
-    else:
-        said = _hidden(default) if about.secret else shown(default)
-    return _Rule(
-        config=cls.__name__,
-        name=field.alias or field.name,
-        attribute=field.name,
-        kind=kind_of(annotation),
-        about=about,
-        is_required=default is attrs.NOTHING,
-        default=said,
-    )
 
 
 def _convert_all(cls: type[Config], mapping: Mapping[str, Any]) -> dict[str, Any]:
@@ -372,74 +194,3 @@ def _placed(wrong: WrongOption, place: str) -> WrongOption:
     placed = WrongOption(wrong.option, wrong.config, wrong.why)
     placed.args = (f"{place}: {wrong}",)
     return placed
-
-
-def _hidden(value: object) -> str:
-    return repr(value) if value in (None, "", b"", ()) else "'***'"
-
-
-def _read(file: Path) -> str:
-    """Read a file of text."""
-    try:
-        return file.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise OpenError(error.errno, f"cannot read the configuration: {error.strerror}", str(file)) from error
-    except UnicodeDecodeError as error:
-        where = error.start
-    raise ConfigError(f"{file}: byte {where} is not UTF-8")
-
-
-def _parse(file: Path, text: str) -> object:
-    """Read what a file says; the parsers' own errors may quote a secret and are not passed on."""
-    suffix = file.suffix.lower()
-    why = ""
-    try:
-        match suffix:
-            case ".toml":
-                return tomllib.loads(text)
-            case ".json":
-                return json.loads(text)
-            case ".yaml" | ".yml":
-                if yaml is None:
-                    raise ConfigError(f"{file}: YAML needs PyYAML; install event-nexus[yaml]")
-                return yaml.safe_load(text) if text.strip() else {}
-    except ConfigError:
-        raise
-    except json.JSONDecodeError as error:
-        why = f"{error.lineno}: {error.msg}"
-    except tomllib.TOMLDecodeError as error:
-        line = re.search(r"at line (\d+)", str(error))
-        why = f"{line[1]}: not TOML" if line else " not TOML"
-    except _YAML_ERRORS as error:
-        mark = getattr(error, "problem_mark", None)
-        why = f"{mark.line + 1}: not YAML" if mark else " not YAML"
-    except (ValueError, RecursionError):  # 5,000 digits, a date that is none, tables in tables in tables
-        why = " not to be read"
-    else:
-        raise ConfigError(f"{file}: found {suffix!r}, allowed: '.toml', '.json', '.yaml' or '.yml'")
-    raise ConfigError(f"{file}:{why}")
-
-
-def _line_of(text: str, section: str | None, option: str) -> int | None:
-    """Find the line of an option: in the TOML table that holds it, or below the keys that lead to it."""
-    path = (f"{section}." if section else "") + option
-    names = [rf"""["']?{re.escape(each).replace("_", "[-_]")}["']?""" for each in path.split(".")]
-    for depth in range(len(names) - 1, -1, -1):
-        begin, end = 0, len(text)
-        if depth:
-            dotted = r"\s*\.\s*".join(names[:depth])
-            header = re.search(rf"(?m)^[ \t]*\[+\s*{dotted}\s*\]+", text)
-            if header is None:
-                continue
-            begin = header.end()
-            following = re.compile(r"(?m)^[ \t]*\[").search(text, begin)
-            end = following.start() if following else end
-        for name in names[depth:]:
-            # name = in TOML, name: in YAML, "name": in JSON.
-            found = re.compile(rf"(?m)(?:^|[{{,])\s*{name}\s*[=:]").search(text, begin, end)
-            if found is None:
-                break
-            begin = found.end()
-        else:
-            return text.count("\n", 0, begin) + 1
-    return None

@@ -1,53 +1,18 @@
-"""Turn what a program, a file, the environment or a URL says into what an annotation asks for.
-
-Nothing here raises or keeps what it refuses: a refused value may be a password.
-"""
+"""Turn what a program, a file, the environment or a URL says into what an annotation asks for."""
 
 from __future__ import annotations
 
 import collections.abc
 import enum
-import inspect
-import math
-import re
 import types
-from collections.abc import Callable, Mapping
-from decimal import Decimal, InvalidOperation
-from pathlib import Path, PurePath
-from typing import Annotated, Any, Final, Literal, NewType, TypeVar, Union, get_args, get_origin
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, NewType, TypeVar, Union, get_args, get_origin
 
-import attrs
 import orjson
 
-__all__ = ["REFUSED", "Kind", "kind_of", "one_of", "shown"]
+from nexus.adapters._kinds import ANYTHING, NONE, NOTHING, PLAIN, REFUSED, Kind, is_a, one_of
 
-
-class _Refused(enum.Enum):
-    REFUSED = enum.auto()
-
-
-REFUSED: Final = _Refused.REFUSED
-"""What a conversion gives for a value that is none of the allowed ones."""
-
-TRUE = frozenset({"true", "1", "yes", "on"})
-FALSE = frozenset({"false", "0", "no", "off"})
-NONE = frozenset({"", "none", "null"})
-
-Convert = Callable[[object, bool], Any]
-"""Gives the converted value or `REFUSED`; told whether a text may stand for something else."""
-
-
-@attrs.frozen
-class Kind:
-    """What an annotation allows."""
-
-    allowed: str
-    """In words: `an integer`, `0, 1 or 2`."""
-    convert: Convert
-    exact: Callable[[object], bool]
-    """Whether a value is of the kind as it is."""
-    takes_many: bool = False
-    """Whether several values may be given, as in `?topic=a&topic=b`."""
+__all__ = ["kind_of"]
 
 
 def kind_of(annotation: Any) -> Kind:
@@ -56,8 +21,8 @@ def kind_of(annotation: Any) -> Kind:
     Raises:
         TypeError: values cannot be checked against it.
     """
-    if annotation in SIMPLE:
-        return SIMPLE[annotation]
+    if annotation in PLAIN:
+        return PLAIN[annotation]
     if isinstance(annotation, NewType):
         return kind_of(annotation.__supertype__)
     if (alias := getattr(annotation, "__value__", None)) is not None and not isinstance(annotation, type):
@@ -90,122 +55,6 @@ def kind_of(annotation: Any) -> Kind:
             return _nested(annotation)
         return _instance(annotation)
     raise TypeError(f"values cannot be checked against {annotation!r}")
-
-
-def shown(value: object) -> str:
-    """Show a value in an error: escaped, and 100 characters of it at most."""
-    if isinstance(value, str | bytes | bytearray) and len(value) > 100:
-        return ascii(value[:100]) + "..."
-    text = ascii(value)
-    return text if len(text) <= 100 else text[:100] + "..."
-
-
-def one_of(values: collections.abc.Iterable[object]) -> str:
-    """Say `0, 1 or 2`."""
-    words = [shown(value) for value in values]
-    return " or ".join(filter(None, (", ".join(words[:-1]), words[-1]))) if words else "nothing"
-
-
-def _bool(value: object, text: bool) -> object:
-    if isinstance(value, bool):
-        return value
-    if text and isinstance(value, str):
-        word = value.strip().lower()
-        return True if word in TRUE else False if word in FALSE else REFUSED
-    return REFUSED
-
-
-def _int(value: object, text: bool) -> object:
-    if isinstance(value, int):
-        return REFUSED if isinstance(value, bool) else int(value)
-    if not (text and isinstance(value, str)):
-        return REFUSED
-    word = value.strip()
-    if re.fullmatch(r"0[xX][0-9a-fA-F]{1,32}", word):
-        return int(word, 16)
-    try:
-        number = Decimal(word)
-    except InvalidOperation:
-        return REFUSED
-    # A bound on the size before it becomes an int: 1e999999999 would take all memory.
-    if number.is_finite() and abs(number.adjusted()) < 40 and number == number.to_integral_value():
-        return int(number)
-    return REFUSED
-
-
-def _float(value: object, text: bool) -> object:
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return REFUSED
-    if isinstance(value, str) and not text:
-        return REFUSED
-    try:
-        number = float(value)
-    except (ValueError, OverflowError):
-        return REFUSED
-    return REFUSED if math.isnan(number) else number
-
-
-def _str(value: object, text: bool) -> object:
-    if not isinstance(value, str) or "\0" in value:
-        return REFUSED
-    return value
-
-
-ESCAPE = re.compile(r"\\(x[0-9a-fA-F]{2}|[nrt0\\]|.|$)", re.DOTALL)
-ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "0": "\0", "\\": "\\"}
-
-
-def _bytes(value: object, text: bool) -> object:
-    if isinstance(value, bytes | bytearray):
-        return bytes(value)
-    if not (text and isinstance(value, str)):
-        return REFUSED
-    # Even places hold text, odd ones what follows a backslash.
-    pieces = ESCAPE.split(value)
-    found = bytearray()
-    for place, piece in enumerate(pieces):
-        if place % 2 == 0:
-            found += piece.encode("utf-8", "surrogateescape")
-        elif piece in ESCAPES:
-            found += ESCAPES[piece].encode()
-        elif len(piece) == 3:
-            found.append(int(piece[1:], 16))
-        else:
-            return REFUSED
-    return bytes(found)
-
-
-def _path(value: object, text: bool) -> object:
-    if isinstance(value, PurePath):
-        return Path(value)
-    return REFUSED if _str(value, text) in (REFUSED, "") else Path(str(value))
-
-
-def _none(value: object, text: bool) -> object:
-    if value is None or (text and isinstance(value, str) and value.strip().lower() in NONE):
-        return None
-    return REFUSED
-
-
-def _is_a(*classes: type) -> Callable[[object], bool]:
-    return lambda value: type(value) in classes
-
-
-NOTHING = Kind("none", _none, lambda value: value is None)
-ANYTHING = Kind("anything", lambda value, text: value, lambda value: True)
-
-SIMPLE: Mapping[Any, Kind] = {
-    Any: ANYTHING,
-    object: ANYTHING,
-    bool: Kind("true or false", _bool, _is_a(bool)),
-    int: Kind("an integer", _int, _is_a(int)),
-    float: Kind("a number", _float, _is_a(float)),
-    str: Kind("text (no NUL)", _str, _is_a(str)),
-    bytes: Kind("bytes, as text with \\n, \\r, \\t, \\0, \\\\ or \\x0a", _bytes, _is_a(bytes)),
-    Path: Kind("a path", _path, lambda value: isinstance(value, Path)),
-    None: NOTHING,
-    type(None): NOTHING,
-}
 
 
 def _literal(choices: tuple[Any, ...]) -> Kind:
@@ -242,8 +91,8 @@ def _enum(cls: type[enum.Enum]) -> Kind:
 
 def _union(kinds: list[Kind]) -> Kind:
     # Text fits everywhere, so what takes it as it is comes last.
-    ordered = sorted(kinds, key=lambda kind: kind is SIMPLE[str])
-    has_text = SIMPLE[str] in kinds
+    ordered = sorted(kinds, key=lambda kind: kind is PLAIN[str])
+    has_text = PLAIN[str] in kinds
 
     def convert(value: object, text: bool) -> object:
         for kind in () if text and isinstance(value, str) else ordered:
@@ -275,7 +124,7 @@ def _tuple(item: Kind) -> Kind:
             return _all(item, value, text)
         return REFUSED
 
-    return Kind(f"a list, or text with commas, of: {item.allowed}", convert, _is_a(tuple), takes_many=True)
+    return Kind(f"a list, or text with commas, of: {item.allowed}", convert, is_a(tuple), takes_many=True)
 
 
 def _all(item: Kind, values: collections.abc.Iterable[object], text: bool) -> object:
@@ -293,7 +142,7 @@ def _fixed_tuple(items: list[Kind]) -> Kind:
         return REFUSED if REFUSED in found else found
 
     allowed = "a list, or text with commas, of " + ", ".join(item.allowed for item in items)
-    return Kind(allowed, convert, _is_a(tuple), takes_many=True)
+    return Kind(allowed, convert, is_a(tuple), takes_many=True)
 
 
 def _mapping(key: Kind, item: Kind) -> Kind:
@@ -337,9 +186,8 @@ def _nested(cls: Any) -> Kind:
 
 def _instance(cls: type) -> Kind:
     article = "an" if cls.__name__[0].lower() in "aeiou" else "a"
-    name = cls.__name__ if inspect.isclass(cls) else str(cls)
     return Kind(
-        f"{article} {name}",
+        f"{article} {cls.__name__}",
         lambda value, text: value if isinstance(value, cls) else REFUSED,
         lambda value: isinstance(value, cls),
     )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import attrs
 
 from nexus.adapters._config import Config
-from nexus.adapters._convert import shown
+from nexus.adapters._kinds import shown
 from nexus.adapters._url import Url
 from nexus.errors import ConfigError
 

@@ -46,7 +46,7 @@ class Framer(Protocol):
         """Whether a frame has begun and not ended, be it one that is skipped."""
         ...
 
-    def feed(self, data: bytes | memoryview) -> list[bytes]:
+    def feed(self, data: bytes | bytearray | memoryview) -> list[bytes]:
         """Take the next bytes of the stream; give the frames they complete, in order.
 
         Raises:
@@ -105,7 +105,7 @@ class LineFramer:
     def unfinished(self) -> bool:
         return self._skipping or bool(self._tail)
 
-    def feed(self, data: bytes | memoryview) -> list[bytes]:
+    def feed(self, data: bytes | bytearray | memoryview) -> list[bytes]:
         frames: list[bytes] = []
         if self._tail or self._skipping:
             # No terminator was there before, so the first one ends within the new bytes.
@@ -188,7 +188,7 @@ class FixedFramer:
     def unfinished(self) -> bool:
         return bool(self._tail)
 
-    def feed(self, data: bytes | memoryview) -> list[bytes]:
+    def feed(self, data: bytes | bytearray | memoryview) -> list[bytes]:
         size = self.size
         self._tail += data
         if len(self._tail) < size:
@@ -246,7 +246,7 @@ class LengthFramer:
     def unfinished(self) -> bool:
         return bool(self._tail)
 
-    def feed(self, data: bytes | memoryview) -> list[bytes]:
+    def feed(self, data: bytes | bytearray | memoryview) -> list[bytes]:
         if self._broken:
             raise FramingError(self._broken)
         if len(self._tail) + len(data) < self._need:

@@ -3,6 +3,7 @@
 import enum
 import json
 import re
+import sys
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -44,7 +45,7 @@ class OvenConfig(Config):
     port: int = option(1883, low=0, high=65535, help="its port")
     qos: Literal[0, 1, 2] = option(0, help="quality of service")
     parity: Literal["N", "E", "O"] = option("N", help="parity")
-    stop_bits: Literal[1, 1.5, 2] = option(1, help="stop bits")
+    stop_bits: float = option(1.0, choices=(1, 1.5, 2), help="stop bits")
     retain: bool = option(False, help="keep the last one")
     delay: float = option(5.0, low=0.0, unit="s", help="between two tries")
     timeout: float | None = option(60.0, low=0.1, unit="s", help="until giving up")
@@ -280,6 +281,14 @@ def test_unreadable_file_is_named(name: str, content: bytes, says: str, tmp_path
     file = tmp_path / name
     file.write_bytes(content)
     assert f"{file}{says}" in error_of(OvenConfig.from_file, file)
+
+
+def test_yaml_without_its_extra_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where PyYAML is not there, a YAML file is answered with what to install."""
+    monkeypatch.setitem(sys.modules, "yaml", None)
+    file = tmp_path / "oven.yaml"
+    file.write_text("qos: 1")
+    assert error_of(OvenConfig.from_file, file).endswith("YAML needs PyYAML; install event-nexus[yaml]")
 
 
 def test_missing_file_is_an_open_error(tmp_path: Path) -> None:

@@ -200,9 +200,9 @@ def test_adapters_of_others_are_found_by_their_scheme() -> None:
 @pytest.mark.usefixtures("third_party")
 def test_packer_and_unpacker_reach_their_half() -> None:
     """One's own packer is handed on; without one the adapter's own default holds."""
-    sender: Any = open_sender("kiln://hot", packer=repr)
+    sender: Any = open_sender("kiln://hot", packer=bytes)
     receiver: Any = open_receiver(Url.parse("kiln://hot"), unpacker=plain)
-    assert (sender.packer, sender.unpacker) == (repr, None)
+    assert (sender.packer, sender.unpacker) == (bytes, None)
     assert (receiver.packer, receiver.unpacker) == (None, plain)
 
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 
 from nexus.adapters._framing import (
+    ByteOrder,
     FixedFramer,
     Framer,
     FramingError,
@@ -18,6 +19,7 @@ from nexus.adapters._framing import (
 )
 from nexus.errors import ConfigError, PackerError
 
+ORDERS: tuple[ByteOrder, ...] = ("big", "little")
 SEED = int(os.environ.get("NEXUS_SEED", "0"))
 
 terminators = st.sampled_from([b"\n", b"\r\n", b"aa", b"aba", b"aab", b"\0"])
@@ -66,7 +68,7 @@ def fuzz_lines(rng: random.Random) -> None:
 
 def fuzz_lengths(rng: random.Random) -> None:
     """Try one stream of length-led frames, sound or not, in one cut."""
-    width, order = rng.randint(1, 3), rng.choice(["big", "little"])
+    width, order = rng.randint(1, 3), rng.choice(ORDERS)
     stream = bytes(rng.choices(range(8), weights=[9, 4, 2, 2, 1, 1, 1, 1], k=rng.randint(0, 40)))
     whole, cut = (make_framer("length", width=width, byteorder=order, max_size=5) for _ in "ab")
     expected, broke = [], False
@@ -127,10 +129,12 @@ def test_packed_lines_come_back(lines: list[bytes], terminator: bytes, rng: rand
     assert feed_all(framer, pieces(stream, rng)) == sent
 
 
-@given(frames, st.integers(1, 8), st.sampled_from(["big", "little"]), st.randoms(use_true_random=False))
-def test_packed_lengths_come_back(sent: list[bytes], width: int, order: str, rng: random.Random) -> None:
+@given(frames, st.integers(1, 8), st.sampled_from(ORDERS), st.randoms(use_true_random=False))
+def test_packed_lengths_come_back(
+    sent: list[bytes], width: int, order: ByteOrder, rng: random.Random
+) -> None:
     """Frames led by their length come back from any cut, whatever they hold."""
-    framer = make_framer("length", width=width, byteorder="big" if order == "big" else "little")
+    framer = make_framer("length", width=width, byteorder=order)
     assert feed_all(framer, pieces(b"".join(map(framer.pack, sent)), rng)) == sent
     assert framer.rejected == {}
 
