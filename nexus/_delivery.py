@@ -10,7 +10,7 @@ from inspect import isawaitable
 from itertools import count
 from typing import Any, TypeAlias
 
-from ._event import Event
+from ._event import Event, settle
 from ._handler import DeadLetter
 from ._lanes import Again, Lane
 from ._queue import AsyncEventPriorityQueue, SecondaryQueue
@@ -201,6 +201,11 @@ class Deliveries:
                 delivery.route.handled += 1
             else:
                 delivery.route.expired += 1
+            if delivery.event._meta is not None:
+                settle(
+                    delivery.event,
+                    "failed" if delivery.failed else "handled" if delivery.taken else "expired",
+                )
             self._settled()
 
     # Retries with a delay.

@@ -12,7 +12,7 @@ from typing import Any
 from ._clock import clock_of
 from ._delivery import Deliveries, Delivery, is_passing
 from ._dispatch import EventDispatcher
-from ._event import Event
+from ._event import Event, settle
 from ._handler import HandlerCall
 from ._lanes import Again, Lane, Slot
 from ._queue import AsyncEventPriorityQueue, SecondaryQueue
@@ -278,11 +278,14 @@ class Drain:
         meta = event._meta
         if meta is not None and meta.deadline is not None and self._clock() > meta.deadline:
             account.expired += 1
+            settle(event, "expired")
         elif self._dispatcher.filters and await self._dispatcher.filter(event, self._secondary):
             account.handled += 1
+            settle(event, "handled")
         else:
             bindings = self._dispatcher.bindings_for(event)
             if not bindings:
+                settle(event, "unhandled")
                 await self._unhandled(event, account)
             elif isinstance(entry, Slot) and len(bindings) == 1 and bindings[0].pool is not None:
                 self.event = None

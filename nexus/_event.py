@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeAlias, TypeVar, cast, get_args, get_origin, overload
 
 import attrs
@@ -21,7 +22,10 @@ __all__ = [
     "event_type_of",
     "make_event",
     "not_an_event",
+    "settle",
 ]
+
+logger = logging.getLogger(__name__)
 
 P = TypeVar("P")
 P_co = TypeVar("P_co", covariant=True)
@@ -61,6 +65,9 @@ class EventMeta:
     """The domains it has left behind, the oldest first; boundaries use it to break loops."""
     route: tuple[str, ...] = ()
     """For a reply: the boundaries still to cross, the next one last."""
+    on_settled: Callable[[str], object] | None = attrs.field(default=None, eq=False, repr=False)
+    """Called once its story in a nexus has ended, with the word the ledger counts it by: ``handled``,
+    ``failed``, ``unhandled``, ``expired`` or ``dropped``. Not called for what remains at a stop."""
 
 
 _NO_META = EventMeta()
@@ -352,3 +359,13 @@ class EventFactory:
         if metadata:
             return Event(id, event_type_of(event_type), priority, payload, **metadata)
         return make_event(id, event_type_of(event_type), priority, payload)
+
+
+def settle(event: Event[Any], outcome: str) -> None:
+    """Tell whoever asked that the event's story in a nexus has ended; what that raises is logged."""
+    meta = event._meta
+    if meta is not None and meta.on_settled is not None:
+        try:
+            meta.on_settled(outcome)
+        except Exception:
+            logger.exception("on_settled of event %s of type %r failed", event.id, event.type)

@@ -214,7 +214,7 @@ class AsyncEventPriorityQueue:
                 state.empty(oldest, state.reason)
                 self._append(event, lane, state)
             else:
-                state.route.drop(state.reason)
+                state.route.drop(event, state.reason)
                 self.turned_away += 1
             return True
         if state is not None and giver is not Giver.HOLDER:

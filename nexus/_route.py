@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ._event import EventKey
+from ._event import Event, EventKey, settle
 from ._handler import HandlerCall, HandlerOptions, compile_handler, name_of
 from ._stats import TypeCounts
 
@@ -83,9 +83,10 @@ class Route:
         self.others = tuple(binding.call for binding in bindings) if len(bindings) > 1 else ()
         return bool(bindings) and all(binding.is_bare for binding in bindings)
 
-    def drop(self, reason: str) -> None:
+    def drop(self, event: Event[Any], reason: str) -> None:
         """Count an event dropped by policy."""
         self.drops[reason] = self.drops.get(reason, 0) + 1
+        settle(event, "dropped")
 
     def counts(self, queued: int, active: int) -> TypeCounts:
         """Return the account as it stands."""

@@ -83,17 +83,18 @@ class TypePolicy:
         if slot is None or slot.event is None:
             return False
         if slot.lane is lane:
-            slot.event = event
-            self.route.drop("replaced")
+            old, slot.event = slot.event, event
+            self.route.drop(old, "replaced")
             return True
         self.empty(slot, "replaced")
         return False
 
     def empty(self, slot: Slot, reason: str) -> None:
         """Drop the event in a slot."""
-        slot.event = None
+        event, slot.event = slot.event, None
         self._forget(slot)
-        self.route.drop(reason)
+        if event is not None:
+            self.route.drop(event, reason)
         if slot.moved:
             slot.lane.backlog -= 1
         else:
@@ -106,11 +107,11 @@ class TypePolicy:
         self._forget(slot)
         _first(self._moved if slot.moved else self._in_line, slot.lane.priority)
 
-    def moves(self, slot: Slot) -> bool:
+    def moves(self, slot: Slot, event: Event[Any]) -> bool:
         """Note that the slot's event now waits for its busy handler; False when a newer one is in line."""
         if self.keeps_latest:
             if slot.key in self._by_key:
-                self.route.drop("replaced")
+                self.route.drop(event, "replaced")
                 return False
             self._by_key[slot.key] = slot
         _remember(slot, self._moved)
@@ -145,7 +146,7 @@ def open_slot(slot: Slot) -> Event[Any] | None:
 
 def slot_again(slot: Slot, event: Event[Any]) -> bool:
     """Put an event back into the slot it came from, to wait for its handler; False when it was replaced."""
-    if not slot.owner.moves(slot):
+    if not slot.owner.moves(slot, event):
         return False
     slot.event = event
     slot.moved = True
