@@ -6,11 +6,11 @@ import collections.abc
 import enum
 import types
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, NewType, TypeVar, Union, get_args, get_origin
+from typing import Any, Literal, NewType, Union, get_args, get_origin
 
 import orjson
 
-from nexus.adapters._kinds import ANYTHING, NONE, NOTHING, PLAIN, REFUSED, Kind, is_a, one_of
+from nexus.adapters._kinds import NONE, NOTHING, PLAIN, REFUSED, Kind, is_a, one_of
 
 __all__ = ["kind_of"]
 
@@ -28,8 +28,6 @@ def kind_of(annotation: Any) -> Kind:
     if (alias := getattr(annotation, "__value__", None)) is not None and not isinstance(annotation, type):
         return kind_of(alias)  # `type Alias = ...`
     origin, args = get_origin(annotation), get_args(annotation)
-    if origin is Annotated:
-        return kind_of(args[0])
     if origin is Literal:
         return _literal(args)
     if origin is Union or origin is types.UnionType:
@@ -44,11 +42,7 @@ def kind_of(annotation: Any) -> Kind:
         return _mapping(kind_of(args[0]), kind_of(args[1]))
     if origin is collections.abc.Callable or annotation is collections.abc.Callable:
         return Kind("a callable", lambda value, text: value if callable(value) else REFUSED, callable)
-    if isinstance(annotation, TypeVar):
-        return ANYTHING
-    if isinstance(origin, type):
-        return _instance(origin)
-    if isinstance(annotation, type):
+    if isinstance(annotation, type) and origin is None:
         if issubclass(annotation, enum.Enum):
             return _enum(annotation)
         if hasattr(annotation, "from_mapping"):

@@ -1,13 +1,14 @@
 """Laws of configs: every way in ends in the same checks, and errors say what is needed to put it right."""
 
+import datetime
 import enum
 import json
 import re
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, NewType
 
 import attrs
 import hypothesis.strategies as st
@@ -67,6 +68,23 @@ class Required(Config):
     """An option without default."""
 
     port: int = option(low=1, help="its port")
+
+
+Seconds = NewType("Seconds", float)
+
+
+@attrs.frozen(kw_only=True)
+class Rarer(Config):
+    """Annotations that are seldom needed."""
+
+    wait: Seconds = option(Seconds(1.0), help="of a type of its own")
+    level: Annotated[int, "dB"] = option(0, help="with a note", low=-9)
+    size: tuple[int, float] = option((1, 1.0), help="a pair")
+    steps: Sequence[int] = option((), help="like a tuple")
+    port: int | str = option(0, help="a number, or else a name")
+    zone: datetime.tzinfo = option(datetime.UTC, help="an object, only from Python")
+    made: Callable[[], int] | None = option(None, help="a function, only from Python")
+    extra: Any = option(None, help="anything")
 
 
 def error_of(call: Callable[..., Any], *args: Any, **kwargs: Any) -> str:
@@ -179,6 +197,38 @@ def test_wrong_text_is_refused(name: str, text: str) -> None:
     assert error_of(OvenConfig.from_mapping, {name: text}).startswith(f"OvenConfig.{name}")
 
 
+def test_rarer_annotations_are_checked_too() -> None:
+    """Own types, notes, pairs, sequences, unions with text, objects and functions are taken and refused."""
+    found = Rarer.from_mapping(
+        {"wait": "2", "level": "-9", "size": "3, 4", "steps": "5,6", "port": "80", "extra": "x"}
+    )
+    assert found == Rarer(wait=Seconds(2.0), level=-9, size=(3, 4.0), steps=[5, 6], port=80, extra="x")
+    assert (found.size, found.steps, type(found.size[1])) == ((3, 4.0), (5, 6), float)
+    assert Rarer.from_mapping({"port": "http", "made": int}) == Rarer(port="http", made=int)
+    assert (Rarer(port="80").port, Rarer(port=80).port) == ("80", 80)
+    for name, wrong in {
+        "wait": "x",
+        "level": -10,
+        "size": (1,),
+        "steps": "a",
+        "port": 1.5,
+        "zone": "UTC",
+        "made": "int",
+    }.items():
+        assert error_of(Rarer.from_mapping, {name: wrong}).startswith(f"Rarer.{name}: found ")
+
+
+def test_annotation_that_cannot_be_checked_is_refused() -> None:
+    """What would let anything in is told to the author of the config."""
+
+    @attrs.frozen(kw_only=True)
+    class Unchecked(Config):
+        names: list[int] = option(attrs.Factory(list), help="not frozen")
+
+    with pytest.raises(TypeError, match=r"cannot be checked against list\[int\]"):
+        Unchecked()
+
+
 @given(st.dictionaries(st.sampled_from([row.name for row in option_table(OvenConfig)]), st.text(max_size=9)))
 def test_any_text_is_taken_or_refused(values: dict[str, str]) -> None:
     """No text does anything but give a config or a ConfigError."""
@@ -261,6 +311,28 @@ def test_section_of_a_file(tmp_path: Path) -> None:
     assert "found: 'a' or 'oven'" in error_of(OvenConfig.from_file, file, "sources.over")
     file.write_text("[sources.oven]\nstop-bits = 2\n[sources.oven.will]\ntopic = 't'\n")
     assert OvenConfig.from_file(file, "sources.oven") == OvenConfig(stop_bits=2, will=Will(topic="t"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "section", "line"),
+    [
+        ("a.toml", "qos = 1\n[will]\ntopic = 't'\nqos = 9", None, 4),
+        ("a.toml", "qos = 1\n\nwill = { topic = 't', qos = 9 }", None, 3),
+        ("a.toml", "[a]\nqos = 1\n[b.c.will]\ntopic = 't'\n'qos' = 9\n[d]\nqos = 1", "b.c", 5),
+        ("a.toml", "[b]\nc.will.topic = 't'\nc.will.qos = 9", "b.c", None),  # better none than a wrong one
+        ("a.json", '{"qos": 1, "will":\n{"topic": "t",\n"qos": 9}}', None, 3),
+        ("a.yaml", "b:\n  qos: 1\n  will:\n    topic: t\n    qos: 9\n", "b", 5),
+    ],
+)
+def test_line_of_an_option_in_a_table_in_a_table(
+    name: str, content: str, section: str | None, line: int | None, tmp_path: Path
+) -> None:
+    """The line is that of the option in its own table, not of its namesake elsewhere."""
+    file = tmp_path / name
+    file.write_text(content)
+    place = f"{file}:{line}" if line else f"{file}"
+    text = error_of(OvenConfig.from_file, file, section)
+    assert text == f"{place}: OvenConfig.will.qos: found 9, allowed: 0, 1 or 2"
 
 
 @pytest.mark.parametrize(
