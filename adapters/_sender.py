@@ -44,6 +44,8 @@ class Sender(Adapted, Generic[T_contra]):
         self.packer: Packer[Any] = json_packer if packer is None else packer
         self._max_size = config.max_size
         self._flush_timeout = config.flush_timeout
+        self._encoding = "utf-8"
+        """How text is written, where the packer gives text."""
         self._outbox = Outbox(config.maxsize, overflow=overflow)
 
     @property
@@ -117,7 +119,10 @@ class Sender(Adapted, Generic[T_contra]):
         except Exception as exc:
             raise PackerError(data, f"the packer raised {reason(exc)}") from exc
         if isinstance(payload, str):
-            payload = payload.encode()
+            try:
+                payload = payload.encode(self._encoding)
+            except UnicodeError as exc:
+                raise PackerError(data, f"its text is not {self._encoding}: {reason(exc)}") from exc
         elif isinstance(payload, bytearray):
             payload = bytes(payload)
         elif not isinstance(payload, bytes):
