@@ -59,6 +59,10 @@ class Stopping:
         return self._wait().__await__()
 
 
+_CLOSING = (0.1, 5.0)
+"""Seconds that sources have at least and at most to close when the queue is drained."""
+
+
 class Life:
     """Starts a nexus and ends it, with its tasks and its sources."""
 
@@ -240,6 +244,8 @@ class Life:
         stuck = await self.sources.end_all()
         if self.failure is None:
             await self._drain_until_deadline(drain)
+        left = self._deadline - asyncio.get_running_loop().time()
+        await self.sources.close_late(min(max(left, _CLOSING[0]), _CLOSING[1]))
         stuck += await self.tasks.cancel(tuple(self.tasks.living))
         self.halt()
         for pool in self.pools:

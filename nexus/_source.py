@@ -24,7 +24,14 @@ class AbstractNexus(abc.ABC):
 
 
 class EventSource:
-    """What every source has: a beginning and an end. Subclass a converter or a producer instead."""
+    """What every source has: a beginning and an end. Subclass a converter or a producer instead.
+
+    Attributes:
+        closes_late: whether a nexus that stops closes it when the queue is drained, and not before: it is no
+            longer pulled, but what was given is still to be settled with it.
+    """
+
+    closes_late: bool = False
 
     async def start(self) -> None:
         """Begin. A subclass's `start` awaits ``super().start()``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import weakref
 from collections.abc import Iterable
@@ -38,6 +39,9 @@ class Sources:
         self._finished: dict[str, None] = {}
         """Names of sources that are gone, the latest last."""
         self._numbers: dict[str, int] = {}
+        self._ending = False
+        self._late: list[SourceRunner] = []
+        """Those that are closed when the queue is drained."""
         self._former: weakref.WeakSet[EventProducer] = weakref.WeakSet()
         """Producers that have ended and could be started again by their owner."""
 
@@ -76,7 +80,9 @@ class Sources:
             self._numbers[base] = number = self._numbers.get(base, 1) + 1
             name = f"{base}-{number}"
         announce = partial(self._announce, source)
-        runner = SourceRunner(source, name, self._nexus.queue, rng=self._nexus.rng, announce=announce)
+        runner = SourceRunner(
+            source, name, self._nexus.queue, rng=self._nexus.rng, announce=announce, defer=self._defer
+        )
         self._runners[source] = runner
         self._finished.pop(name, None)
         self._states[name] = runner.state
@@ -124,13 +130,31 @@ class Sources:
         return await self._tasks.cancel(tasks)
 
     async def end_all(self) -> list[str]:
-        """End every source, and have no producer give anything more; returns the tasks that would not end."""
+        """End every source, and have no producer give anything more; returns the tasks that would not end.
+
+        Those that close late are only told no more to give; `close_late` is for them.
+        """
+        self._ending = True
         stuck = await self._end_runners(self._runners.values())
         for producer in tuple(self._former):
             producer.close()  # in case its owner has started it again
         for source in (*self._runners, *self._former):
             self._part(source)
         return stuck
+
+    def _defer(self, runner: SourceRunner) -> bool:
+        """Say whether `close_late` will close the source."""
+        if not (self._ending and getattr(runner.source, "closes_late", False)):
+            return False
+        self._late.append(runner)
+        return True
+
+    async def close_late(self, seconds: float) -> None:
+        """Close the sources that waited for the end of the drain; those that take longer are cancelled."""
+        tasks = [self._tasks.spawn(runner.close(), f"close.{runner.state.name}") for runner in self._late]
+        self._late.clear()
+        if tasks:
+            await asyncio.wait(tasks, timeout=seconds)
 
     def _part(self, source: EventSource) -> None:
         """Have a producer give nothing more to this nexus."""

@@ -38,6 +38,7 @@ class SourceRunner:
 
     Args:
         announce: told of each change of state.
+        defer: asked at the end whether somebody else will call `close`, later.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class SourceRunner:
         *,
         rng: random.Random,
         announce: Callable[[SourceState], None],
+        defer: Callable[[SourceRunner], bool] = lambda runner: False,
     ) -> None:
         self.source = source
         self.task: asyncio.Task[None] | None = None
@@ -57,6 +59,7 @@ class SourceRunner:
         self._queue = queue
         self._backoff = Backoff(rng)
         self._announce = announce
+        self._defer = defer
 
     async def run(self) -> None:
         """Run the source until it ends or this is cancelled; it is closed in either case."""
@@ -81,7 +84,8 @@ class SourceRunner:
             self.begun.set()
             if self.state.state != "ended":
                 self._become("stopped")
-            await self._close()
+            if not self._defer(self):
+                await self.close()
 
     async def _once(self, first: bool) -> None:
         """Start the source and stay with it; returns when it has ended by itself."""
@@ -209,7 +213,7 @@ class SourceRunner:
         if state != old.state:
             self._announce(self.state)
 
-    async def _close(self) -> None:
+    async def close(self) -> None:
         """Close the source, if no other nexus runs it; what that raises is logged."""
         _users[id(self.source)] -= 1
         if _users[id(self.source)] > 0:

@@ -277,3 +277,61 @@ def test_anything_that_can_be_closed_is_closed(way: str) -> None:
 
     go()
     assert closed == ([] if way == "nothing" else [way])
+
+
+class Late(SimpleEventConverter):
+    """A source that wants to know what became of its events before it closes."""
+
+    closes_late = True
+
+    def __init__(self) -> None:
+        self.story: list[str] = []
+        self.given = 0
+
+    async def obtain_event(self) -> Event[Any]:
+        await asyncio.sleep(0.1)
+        self.given += 1
+        return Event(self.given, "t", 0, None, on_settled=self.story.append)
+
+    async def aclose(self) -> None:
+        await asyncio.sleep(0.1)
+        self.story.append("closed")
+
+
+@pytest.mark.parametrize("use", ["stop", "remove"])
+@virtual_time
+async def test_a_source_may_close_when_all_is_settled(use: str) -> None:
+    """At a stop it closes after its last event was handled; when it is removed, at once."""
+    late = Late()
+    nexus = AsyncEventNexus()
+    nexus.add_handler("t", lambda event: asyncio.sleep(0.5))
+    nexus.add_converter(late)
+    nexus.start()
+    await asyncio.sleep(0.35)
+    if use == "remove":
+        await nexus.remove_source(late)
+        assert late.story == ["closed"]
+    report = await nexus.stop()
+    assert report.clean
+    assert late.given == 3
+    assert late.story == (["handled"] * 3 + ["closed"] if use == "stop" else ["closed"] + ["handled"] * 3)
+
+
+@virtual_time
+async def test_a_late_close_is_bounded() -> None:
+    """A source that never ends its closing is cancelled, and the stop goes on."""
+
+    class Stubborn(Late):
+        async def aclose(self) -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self.story.append("gave up")
+
+    source = Stubborn()
+    nexus = AsyncEventNexus()
+    nexus.add_converter(source)
+    nexus.start()
+    await asyncio.sleep(0.01)
+    await nexus.stop(grace=2)
+    assert source.story == ["gave up"]
