@@ -11,9 +11,8 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
-import orjson
-
 from nexus.adapters._csv_form import dialect, listed, names_of
+from nexus.adapters._json_packing import JSONPacker
 from nexus.adapters._safe import why
 from nexus.errors import BadCall, ConfigError, PackerError
 
@@ -22,6 +21,7 @@ __all__ = ["CSVPacker"]
 MAX_DEPTH = 32
 """Mappings within each other that are flattened."""
 
+_json = JSONPacker()
 _AS_TEXT = (decimal.Decimal, uuid.UUID, os.PathLike)
 
 
@@ -71,9 +71,7 @@ class CSVPacker:
             BadCall: there are none yet: none were given, and no mapping was written.
         """
         if self.fields is None:
-            raise BadCall(
-                "the fields are known after the first mapping; or give them: CSVPacker(['time', ...])"
-            )
+            raise BadCall("no fields were given, and no mapping was written yet: CSVPacker(['time', ...])")
         return self._row(self.fields)
 
     def __call__(self, data: Mapping[str, Any] | Sequence[Any]) -> bytes:
@@ -83,9 +81,7 @@ class CSVPacker:
             if isinstance(data, str | bytes | bytearray) or not isinstance(data, Sequence):
                 raise ValueError("a row is a mapping or a sequence")
             if self.fields is not None and len(data) != len(self.fields):
-                raise ValueError(
-                    f"{len(data)} values, where {len(self.fields)} fields are {listed(self.fields)}"
-                )
+                raise ValueError(f"{len(data)} values for {len(self.fields)} fields: {listed(self.fields)}")
             return self._row(_cell(value) for value in data)
         except Exception as exc:
             raise PackerError(data, str(exc) if type(exc) is ValueError else why(exc)) from exc
@@ -145,7 +141,7 @@ def _cell(value: Any) -> str:
         case datetime.date() | datetime.time():
             return value.isoformat()
         case list() | tuple():
-            return orjson.dumps(value).decode()
+            return _json(value).decode()
     if isinstance(value, _AS_TEXT):
         return str(value)
     raise ValueError(f"{type(value).__qualname__} has no form in CSV")

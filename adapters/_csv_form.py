@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from nexus.adapters._safe import printable
+from nexus.adapters._text import known_encoding
 from nexus.errors import ConfigError
 
 __all__ = ["dialect", "listed", "names_of"]
@@ -40,8 +41,4 @@ def dialect(delimiter: str, encoding: str) -> tuple[str, str]:
         raise ConfigError(
             f"delimiter is {delimiter!r}; it must be one character, not a quote or a line break"
         )
-    try:
-        b"".decode(encoding)
-    except (LookupError, ValueError) as exc:
-        raise ConfigError(f"encoding is {encoding!r}; it must be one that Python knows") from exc
-    return delimiter, encoding
+    return delimiter, known_encoding(encoding)

@@ -70,9 +70,7 @@ class CSVUnpacker:
             if self.fields is None:
                 return row, {}
             if len(row) != len(self.fields):
-                raise ValueError(
-                    f"{len(row)} values, where {len(self.fields)} fields are {listed(self.fields)}"
-                )
+                raise ValueError(f"{len(row)} values for {len(self.fields)} fields: {listed(self.fields)}")
             found: dict[str, Any] = dict(zip(self.fields, row, strict=True))
             for name, kind in self._types.items():
                 found[name] = self._typed(name, kind, found[name])
@@ -99,6 +97,8 @@ class CSVUnpacker:
         if text.count(self._delimiter, 0, end) >= MAX_FIELDS and '"' not in text:
             raise ValueError(f"more than {MAX_FIELDS} fields")
         text = text[:end]
+        if not text:
+            raise ValueError("an empty row")
         if '"' not in text and "\n" not in text and "\r" not in text:
             return text.split(self._delimiter)
         row: list[str] = []
@@ -117,7 +117,7 @@ class CSVUnpacker:
         unknown = [name for name in self._types if name not in fields]
         if unknown:
             raise ConfigError(
-                f"types has no field: {listed(unknown)}; the fields are {listed(fields) or 'none'}"
+                f"types of no field: {listed(unknown)}; the fields are {listed(fields) or 'none'}"
             )
 
 

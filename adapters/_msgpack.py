@@ -6,9 +6,9 @@ import enum
 from typing import Any
 
 try:
-    import msgpack
+    import msgpack as _msgpack
 except ImportError:
-    msgpack = None
+    _msgpack = None
 
 from nexus.adapters._json import MAX_DEPTH, MAX_NODES, MAX_SIZE
 from nexus.adapters._json_packing import plain
@@ -16,6 +16,8 @@ from nexus.adapters._safe import printable, why
 from nexus.errors import ConfigError, PackerError, UnpackerError
 
 __all__ = ["MsgpackPacker", "MsgpackUnpacker"]
+
+msgpack: Any = _msgpack
 
 SMALL = 1024
 """Bytes that are read without looking whether they hold as much as they claim."""

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 try:
-    import cattrs
-    import cattrs.preconf.orjson
+    import cattrs as _cattrs
+    from cattrs.preconf import json as _json
 except ImportError:
-    cattrs = None  # type: ignore[assignment]
+    _cattrs = _json = None  # type: ignore[assignment]
 
 from nexus.adapters._json_packing import JSONPacker, JSONUnpacker
 from nexus.adapters._safe import printable, why
@@ -18,6 +18,9 @@ from nexus.errors import ConfigError, PackerError, UnpackerError
 __all__ = ["TypedPacker", "TypedUnpacker"]
 
 T = TypeVar("T")
+
+cattrs: Any = _cattrs
+json: Any = _json
 
 SHOWN = 4
 """Faults of one object that an error names."""
@@ -129,7 +132,7 @@ def _strict() -> Any:
     """Make a converter that changes nothing on the way."""
     if cattrs is None:
         raise ConfigError("typed data needs the package cattrs: pip install 'event-nexus[cattrs]'")
-    converter = cattrs.preconf.orjson.make_converter(forbid_extra_keys=True)
+    converter = json.make_converter(forbid_extra_keys=True)
     for kind in (int, float, str, bool):
         converter.register_structure_hook(kind, _exactly(kind))
     return converter
