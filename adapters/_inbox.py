@@ -126,6 +126,10 @@ class Inbox:
             self._wake_all(self._putters)
         return item
 
+    def peek(self) -> Item:
+        """Return the next frame and leave it there; there must be one."""
+        return self._items[0]
+
     def end(self, error: BaseException) -> None:
         """Let `take` raise this when all is taken; frames that still wait for room are dropped."""
         self.ended = error

@@ -1,0 +1,201 @@
+"""The half of the MQTT adapter that publishes."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, TypeVar
+
+from nexus.adapters import _mqtt_packets as wire
+from nexus.adapters._base import Sender
+from nexus.adapters._mqtt_config import MqttConfig
+from nexus.adapters._mqtt_connection import Connection, Login
+from nexus.adapters._mqtt_topics import check_topic
+from nexus.adapters._outbox import OutItem, SendOverflow
+from nexus.adapters._packing import Packer
+from nexus.errors import ConfigError
+
+__all__ = ["MqttSender"]
+
+T = TypeVar("T")
+
+BATCH = 512
+BATCH_BYTES = 256 * 1024
+REFUSED = 0x80
+"""Reason codes from here on are errors."""
+
+
+class MqttSender(Sender[T]):
+    """Publishes to a broker, many frames at once.
+
+    ``send(data, topic=..., qos=..., retain=...)``: what is left out is as the config says. A frame of QoS 0
+    is done when the system has it; one of QoS 1 or 2 when the broker has acknowledged it, and until then it
+    is sent again after every reconnect.
+
+    Args:
+        config: the broker, and the bounds; its `topic` may be empty, then every `send` names one.
+        packer: turns data into a frame; JSON unless told otherwise.
+    """
+
+    def __init__(self, config: MqttConfig | None = None, packer: Packer[T] | None = None) -> None:
+        self.config = config or MqttConfig()
+        overflow: SendOverflow = self.config.overflow
+        super().__init__(f"{self.config.place}/{self.config.topic}", self.config, packer, overflow=overflow)
+        self._v5 = self.config.protocol == "5"
+        self._usual = self._options({}) if self.config.topic else {}
+        self._login: Login | None = None
+        self._flight: dict[int, OutItem] = {}
+        """Sent and not acknowledged, by identifier, in the order they were sent."""
+        self._released: set[int] = set()
+        """Identifiers of QoS 2 that the broker has received and that wait for its last word."""
+        self._last_mid = 0
+        self._room: asyncio.Future[None] | None = None
+        self._window = self.config.max_inflight
+        self._connection: Connection | None = None
+
+    def _check(self, options: dict[str, Any]) -> dict[str, Any]:
+        if not options and self._usual:
+            return self._usual
+        return self._options(dict(options))
+
+    def _options(self, options: dict[str, Any]) -> dict[str, Any]:
+        config = self.config
+        topic = check_topic(options.pop("topic", config.topic))
+        qos = options.pop("qos", config.qos)
+        retain = options.pop("retain", config.retain)
+        if isinstance(qos, bool) or qos not in (0, 1, 2):
+            raise ConfigError(f"qos: found {qos!a}, allowed: 0, 1 or 2")
+        if not isinstance(retain, bool):
+            raise ConfigError(f"retain: found {retain!a}, allowed: True or False")
+        super()._check(options)
+        return {"topic": topic, "qos": qos, "first": wire.PUBLISH | qos << 1 | retain}
+
+    async def _open(self) -> None:
+        self._login = self.config.login()
+
+    async def _run(self) -> None:
+        try:
+            await self._link.keep(self._session)
+        finally:
+            self._recall()
+
+    async def _session(self) -> None:
+        assert self._login is not None
+        connection = await Connection.open(self._login, self._welcome, self._take)
+        try:
+            self._window = min(self.config.max_inflight, connection.receive_maximum)
+            if connection.session_present:
+                self._send_again(connection)
+            else:
+                self._recall()
+            self._link.up()
+            async with asyncio.TaskGroup() as group:
+                pump = group.create_task(self._pump(connection), name=f"mqtt pump[{self.name}]")
+                try:
+                    await asyncio.wait([connection.lost])
+                finally:
+                    pump.cancel()
+            raise connection.lost.result()
+        finally:
+            self._connection = None
+            await connection.close()
+
+    async def _pump(self, connection: Connection) -> None:
+        """Send what is in the outbox for as long as the connection stands."""
+        outbox, flight, v5 = self._outbox, self._flight, self._v5
+        while not connection.lost.done():
+            room = self._window - len(flight)
+            if room <= 0:
+                await self._wait_for_room()
+                continue
+            await outbox.wait()
+            unconfirmed: list[OutItem] = []
+            parts: list[bytes] = []
+            for item in outbox.take(min(room, BATCH), BATCH_BYTES):
+                options = item.options
+                if options["qos"]:
+                    if options["qos"] > connection.maximum_qos:
+                        outbox.reject(item, "qos")
+                        continue
+                    mid = self._next_mid()
+                    flight[mid] = item
+                else:
+                    mid = 0
+                    unconfirmed.append(item)
+                part = wire.publish(options["first"], options["topic"], mid, item.payload, v5=v5)
+                if len(part) > connection.maximum_packet:
+                    outbox.reject(unconfirmed.pop() if not mid else flight.pop(mid), "size")
+                    continue
+                parts.append(part)
+            connection.write(b"".join(parts))
+            written = False
+            try:
+                written = await connection.drained()
+            finally:
+                for item in unconfirmed:
+                    if written:
+                        outbox.done(item)
+                    else:
+                        # It may have gone in part; QoS 0 says at most once.
+                        outbox.reject(item, "disconnected")
+
+    async def _wait_for_room(self) -> None:
+        self._room = asyncio.get_running_loop().create_future()
+        try:
+            await self._room
+        finally:
+            self._room = None
+
+    def _next_mid(self) -> int:
+        mid = self._last_mid
+        while True:
+            mid = mid % 65535 + 1
+            if mid not in self._flight:
+                self._last_mid = mid
+                return mid
+
+    def _send_again(self, connection: Connection) -> None:
+        """Go on where the last connection ended [MQTT-4.4.0-1]."""
+        parts = [
+            wire.acknowledge(wire.PUBREL, mid)
+            if mid in self._released
+            else wire.publish(
+                item.options["first"] | 8, item.options["topic"], mid, item.payload, v5=self._v5
+            )
+            for mid, item in self._flight.items()
+        ]
+        connection.write(b"".join(parts))
+
+    def _recall(self) -> None:
+        """Put what was not acknowledged back into the outbox, in order."""
+        self._outbox.put_back(list(self._flight.values()))
+        self._flight.clear()
+        self._released.clear()
+
+    def _welcome(self, connection: Connection) -> None:
+        """Begin with a new connection."""
+        self._connection = connection
+
+    def _take(self, first: int, body: bytes) -> None:
+        """Take an acknowledgement."""
+        kind = first & 0xF0
+        mid = body[0] << 8 | body[1]
+        if kind == wire.PUBREC and wire.code_of(body) < REFUSED:
+            if mid in self._flight:
+                self._released.add(mid)
+            if self._connection is not None:
+                self._connection.write_soon(wire.acknowledge(wire.PUBREL, mid))
+            return
+        if kind not in (wire.PUBACK, wire.PUBREC, wire.PUBCOMP):
+            raise wire.Malformed(f"the broker sent a packet of kind {first:#x} to a sender")
+        item = self._flight.pop(mid, None)
+        if item is None:
+            return
+        if kind == wire.PUBCOMP:
+            self._released.discard(mid)
+            self._outbox.done(item)
+        elif wire.code_of(body) >= REFUSED:
+            self._outbox.reject(item, "refused")
+        else:
+            self._outbox.done(item)
+        if self._room is not None and len(self._flight) <= self._window * 3 // 4 and not self._room.done():
+            self._room.set_result(None)
