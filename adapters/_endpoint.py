@@ -38,6 +38,7 @@ BUILT_IN: Final[Mapping[str, str]] = {
     "tcp": "nexus.adapters.tcp",
     "tcps": "nexus.adapters.tcp",
     "udp": "nexus.adapters.udp",
+    "zmq": "nexus.adapters.zmq",
     "zmq+pub": "nexus.adapters.zmq",
     "zmq+pull": "nexus.adapters.zmq",
     "zmq+push": "nexus.adapters.zmq",

@@ -61,6 +61,10 @@ class Link:
         """Whether the peer is connected."""
         return self.state.state == "up"
 
+    def connecting(self) -> None:
+        """Note that the connection is being tried."""
+        self._set(state="connecting", attempts=self.state.attempts + 1)
+
     def up(self) -> None:
         """Note that the connection stands."""
         self._waits.reset()
@@ -123,7 +127,7 @@ class Link:
         ended = 0
         ends: tuple[type[Exception], ...] = (OSError, EOFError, TimeoutError, *lost)
         while True:
-            self._set(state="connecting", attempts=self.state.attempts + 1)
+            self.connecting()
             error = "the peer closed the connection"
             cause: BaseException | None = None
             try:
