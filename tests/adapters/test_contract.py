@@ -14,11 +14,12 @@ from typing import Any
 
 import pytest
 from fixtures_memory import MemoryPair
+from fixtures_mqtt import Mqtt5Pair, MqttPair
 
 from nexus.adapters._base import LinkState
 from nexus.errors import BadCall, ConfigError, EndOfData, LinkDown, PackerError, UnpackerError
 
-PAIRS: list[Any] = [MemoryPair]
+PAIRS: list[Any] = [MemoryPair, MqttPair, Mqtt5Pair]
 """The classes of the pairs."""
 
 LONG = bool(os.environ.get("NEXUS_LONG"))

@@ -68,7 +68,7 @@ class Mosquitto:
         lines += [f"{name} {value}" for name, value in options.items() if value is not None]
         (folder / "conf").write_text("\n".join(lines) + "\n", encoding="utf-8")
         with (folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(
+            self._process = subprocess.Popen(  # noqa: ASYNC220 - it takes a millisecond
                 [program, "-c", str(folder / "conf")], stdout=log, stderr=subprocess.STDOUT
             )
         async with asyncio.timeout(PATIENCE):
