@@ -64,6 +64,13 @@ class OvenConfig(Config):
 
 
 @attrs.frozen(kw_only=True)
+class Vault(Config):
+    """A table that is secret as a whole."""
+
+    will: Will | None = option(None, secret=True, help="what is said when we are gone")
+
+
+@attrs.frozen(kw_only=True)
 class Required(Config):
     """An option without default."""
 
@@ -461,6 +468,7 @@ def leaks(tmp_path: Path) -> dict[str, Callable[[], object]]:
         "mapping": lambda: OvenConfig.from_mapping({"pin": CANARY}),
         "list": lambda: OvenConfig.from_mapping({"password": [CANARY]}),
         "bytes": lambda: OvenConfig.from_mapping({"password": CANARY.encode()}),
+        "table": lambda: Vault.from_mapping({"will": {"topic": "t", "qos": CANARY}}),
         "unknown": lambda: OvenConfig.from_mapping({"password": CANARY, "qoss": 1}),
         "environment": lambda: OvenConfig.from_env("OVEN_", {"OVEN_PIN": CANARY}),
         "url": lambda: OvenConfig.from_url(Url.parse(f"oven://me:{CANARY}@hot?qos=9")),
