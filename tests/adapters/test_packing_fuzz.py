@@ -111,12 +111,12 @@ def test_hostile_bytes_raise_nothing_else(parser: str, number: int, capsys: Any)
         if place == min(number // 2, 10_000):  # what is loaded once is loaded now
             before = process.memory_info().rss
         payload = mutated(rng, seeds, parts)
-        start = time.perf_counter()
+        start = time.thread_time()  # not what other programs take
         try:
             unpacker(payload)
         except UnpackerError:
             refused += 1
-        slowest = max(slowest, time.perf_counter() - start)
+        slowest = max(slowest, time.thread_time() - start)
     grown = process.memory_info().rss - before
     assert number // 20 < refused < number
     assert grown <= GROWTH
