@@ -22,7 +22,7 @@ try:
 except ImportError:  # the extra `serialx`
     serialx = None  # type: ignore[assignment,unused-ignore]
 
-__all__ = ["Driver", "Line", "closed", "discard", "open_line", "unsent"]
+__all__ = ["Driver", "Line", "closed", "discard", "open_line", "unsent", "write"]
 
 T = TypeVar("T")
 Driver: TypeAlias = Literal["auto", "pyserial", "serialx"]
@@ -97,6 +97,18 @@ async def open_line(line: Line, protocol: asyncio.Protocol, lost: Lost) -> async
     number = problem.errno if isinstance(problem, OSError) else next(iter(problem.args), None)
     why = _PROBLEMS.get(number) if isinstance(number, int) else None
     raise OpenError(f"cannot open {line.port}: {why or problem}") from problem
+
+
+def write(transport: asyncio.Transport, data: bytes) -> None:
+    """Write as much as the line takes now; the transport sees to the rest."""
+    port = transport.get_extra_info("serial")
+    if isinstance(port, _Port) and not transport.get_write_buffer_size():
+        # pyserial-asyncio never writes at once: it would take a turn of the loop for each lot.
+        count = port.write(data)
+        if count == len(data):
+            return
+        data = data[count:]
+    transport.write(data)
 
 
 def unsent(transport: asyncio.Transport) -> int:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import NoReturn
 
-from nexus.adapters._serial_drivers import Line, closed, discard, open_line, unsent
+from nexus.adapters._serial_drivers import Line, closed, discard, open_line, unsent, write
 from nexus.errors import ConfigError
 
 __all__ = ["Line", "Port", "Tap", "shared"]
@@ -105,7 +105,7 @@ class Port(asyncio.Protocol):
             for at in range(0, len(data), PIECE):
                 await self._has_room(timeout)
                 if self._transport is not None:
-                    self._transport.write(data[at : at + PIECE])
+                    write(self._transport, data[at : at + PIECE])
             await self._has_room(timeout)
 
     async def drained(self, below: int = 0) -> None:

@@ -21,6 +21,7 @@ from nexus.adapters._outbox import OutItem
 from nexus.adapters._packing import Packer, Unpacker
 from nexus.adapters._retry import Again
 from nexus.adapters._serial_port import Line, Port, Tap, shared
+from nexus.errors import PackerError
 
 __all__ = ["ADAPTER", "SerialConfig", "SerialReceiver", "SerialSender"]
 
@@ -138,7 +139,10 @@ class SerialSender(Sender[T]):
         self._port: Port | None = None
 
     def _pack(self, data: Any) -> bytes:
-        return self._framer.pack(super()._pack(data))
+        try:
+            return self._framer.pack(super()._pack(data))
+        except PackerError as exc:
+            raise PackerError(data, exc.why) from exc.__cause__
 
     async def _run(self) -> None:
         await self._link.keep(self._session)
