@@ -13,13 +13,14 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from fixtures_file import FilePair
 from fixtures_memory import MemoryPair
 from fixtures_mqtt import Mqtt5Pair, MqttPair
 
 from nexus.adapters._base import LinkState
 from nexus.errors import BadCall, ConfigError, EndOfData, LinkDown, PackerError, UnpackerError
 
-PAIRS: list[Any] = [MemoryPair, MqttPair, Mqtt5Pair]
+PAIRS: list[Any] = [MemoryPair, FilePair, MqttPair, Mqtt5Pair]
 """The classes of the pairs."""
 
 LONG = bool(os.environ.get("NEXUS_LONG"))
