@@ -1,6 +1,7 @@
 """A real MQTT broker of the test's own: mosquitto, on a free port of the loopback."""
 
 import asyncio
+import getpass
 import signal
 import subprocess
 import tempfile
@@ -64,7 +65,8 @@ class Mosquitto:
         assert program is not None
         folder = Path(self._folder.name)
         lines = [f"listener {self.port} 127.0.0.1", *(f"{k} {v}" for k, v in self._listener.items())]
-        options = {"persistence_location": f"{folder}/", **self._options}
+        # Started by root it would become another user, who may not write there.
+        options = {"persistence_location": f"{folder}/", "user": getpass.getuser(), **self._options}
         lines += [f"{name} {value}" for name, value in options.items() if value is not None]
         (folder / "conf").write_text("\n".join(lines) + "\n", encoding="utf-8")
         with (folder / "log").open("ab") as log:
