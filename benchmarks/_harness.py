@@ -23,8 +23,21 @@ from nexus import __version__
 
 ROOT = Path(__file__).resolve().parent.parent
 OURS = "event-nexus"
-PEERS = ("async-nexus", "blinker", "pyee", "psygnal", "reactivex", "bubus", "pyventus", "pyzmq", "attrs")
-MODULES = ("dispatch", "urgent", "memory", "timers", "zmq")
+PEERS = (
+    "async-nexus",
+    "blinker",
+    "pyee",
+    "psygnal",
+    "reactivex",
+    "bubus",
+    "pyventus",
+    "pyzmq",
+    "attrs",
+    "pyserial-asyncio",
+    "serialx",
+    "heisskleber",
+)
+MODULES = ("dispatch", "urgent", "memory", "timers", "zmq", "serial")
 WORKER_TIMEOUT = 120.0
 
 
