@@ -47,6 +47,7 @@ DATA: list[Any] = [
 ]
 JSON = [json.dumps(each, ensure_ascii=place == 1).encode() for each in DATA for place in (0, 1)]
 CSV = [b'a,b,"c,d","e ""f""",\r\n', '"two\nlines",é,1.5'.encode(), b"x,y,z"]
+ROWS = [b"1.5,true,x", b'"-1",,"a ""b"""', b"1e5,0,\r\n"]
 JSON_PARTS = [
     *b'{}[]",:\\0919eE+-. \n',
     b'"a":',
@@ -70,7 +71,7 @@ PARSERS: dict[str, tuple[Unpacker[Any], list[bytes], list[Any]]] = {
     "json": (JSONUnpacker(), JSON, JSON_PARTS),
     "typed": (TypedUnpacker(Point), JSON, [*JSON_PARTS, b'"x":', b'"inner":{', b'"name":']),
     "csv": (CSVUnpacker(), CSV, CSV_PARTS),
-    "csv with fields": (CSVUnpacker(["a", "b", "c"], types={"a": float, "b": bool}), CSV, CSV_PARTS),
+    "csv with fields": (CSVUnpacker(["a", "b", "c"], types={"a": float, "b": bool}), ROWS, CSV_PARTS),
     "text": (
         TextUnpacker(),
         [each.encode() for each in ("", "héllo", "\U0001f600\0")],
