@@ -108,13 +108,23 @@ class Port(asyncio.Protocol):
                     write(self._transport, data[at : at + PIECE])
             await self._has_room(timeout)
 
-    async def drained(self, below: int = 0) -> None:
-        """Wait until the operating system holds no more than some bytes which are not on the line."""
+    async def drained(self, below: int = 0, timeout: float | None = None) -> None:
+        """Wait until the operating system holds no more than some bytes which are not on the line.
+
+        Args:
+            below: bytes.
+            timeout: seconds in which it may make no progress; then the port is given up. None for no limit.
+        """
+        least = since = float("inf")
         while self.error is None and self._transport is not None:
-            over = unsent(self._transport) - below
-            if over <= 0:
+            count, now = unsent(self._transport), self._loop.time()
+            if count <= below:
                 return
-            await asyncio.sleep(min(0.05, max(0.001, self.line.seconds(over))))
+            if count < least:
+                least, since = count, now
+            elif timeout is not None and now - since >= timeout:
+                self.fail(TimeoutError(f"the line took nothing for {timeout} s"))
+            await asyncio.sleep(min(0.05, max(0.001, self.line.seconds(count - below))))
 
     async def gone(self) -> NoReturn:
         """Wait until it can no longer be used.

@@ -173,7 +173,7 @@ class SerialSender(Sender[T]):
                 items = []
             finally:
                 outbox.put_back(items)
-            await port.drained(self._lot)
+            await port.drained(self._lot, timeout)
 
     async def _wind_down(self) -> None:
         clock = asyncio.get_running_loop().time

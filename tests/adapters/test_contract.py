@@ -13,14 +13,16 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from fixtures_console import ConsolePair
 from fixtures_file import FilePair
 from fixtures_memory import MemoryPair
 from fixtures_mqtt import Mqtt5Pair, MqttPair
+from fixtures_serial import SerialPair, SerialxPair
 
 from nexus.adapters._base import LinkState
 from nexus.errors import BadCall, ConfigError, EndOfData, LinkDown, PackerError, UnpackerError
 
-PAIRS: list[Any] = [MemoryPair, FilePair, MqttPair, Mqtt5Pair]
+PAIRS: list[Any] = [MemoryPair, FilePair, ConsolePair, MqttPair, Mqtt5Pair, SerialPair, SerialxPair]
 """The classes of the pairs."""
 
 LONG = bool(os.environ.get("NEXUS_LONG"))

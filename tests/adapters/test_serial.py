@@ -16,12 +16,13 @@ import pytest
 from lag import Lag
 from null_modem import NullModem
 
-from nexus.adapters import _serial_drivers, open_receiver, open_sender
+from nexus.adapters import _serial_drivers, _serial_port, open_receiver, open_sender
 from nexus.adapters._config import option_table
 from nexus.adapters._packing import bytes_packer, bytes_unpacker, text_unpacker
 from nexus.adapters._serial_port import _desks
 from nexus.adapters.serial import SerialConfig, SerialReceiver, SerialSender
 from nexus.errors import ConfigError, EndOfData, LinkDown, PackerError
+from nexus.testing import virtual_time
 
 opened: list[tuple[str, int]] = []
 """What this process has opened while `watch_opens` is entered: the path and the thread."""
@@ -171,6 +172,21 @@ async def test_halves_of_a_process_share_the_port(cable: NullModem, sender: Any,
     assert _desks == {}
     assert os.ttyname(cable.slaves[0]) in descriptors()
     assert len(descriptors()) == 4
+
+
+async def test_a_stop_while_it_opens_leaves_nothing(cable: NullModem, sender: Any, receiver: Any) -> None:
+    """Stopped at whatever moment after the start, halves that share a port leave no descriptor open."""
+    before = descriptors()
+    for turns in range(40):
+        out, lines = sender(cable.a), receiver(cable.a)
+        await out.start()
+        await lines.start()
+        for _ in range(turns):
+            await asyncio.sleep(0.0005 if turns % 2 else 0)
+        await out.stop()
+        await lines.stop()
+    await until(lambda: descriptors() == before, None)
+    assert _desks == {}
 
 
 async def test_who_shares_a_port_agrees_on_it(sender: Any, receiver: Any) -> None:
@@ -436,6 +452,24 @@ async def test_urgent_frames_overtake_on_the_line(cable: NullModem, sender: Any,
         while (await lines.receive())[0] != b"urgent":
             place += 1
     assert place < 400
+
+
+@virtual_time
+async def test_a_slow_line_is_not_overfilled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waiting for the line goes on as long as it takes bytes, and gives the port up when it takes none.
+
+    Pseudo-terminals never say what they hold, so this line is told by a script.
+    """
+    says = iter([2000, 1500, 700, *[600] * 1000])
+    monkeypatch.setattr(_serial_port, "unsent", lambda transport: next(says))
+    port = _serial_port.Port(SerialConfig(baudrate=9600).line())
+    monkeypatch.setattr(port, "_transport", asyncio.Transport())
+    monkeypatch.setattr(_serial_port, "_abort", lambda transport: None)
+    await port.drained(below=1000, timeout=5)
+    assert next(says) == 600
+    assert port.error is None
+    await port.drained(timeout=5)
+    assert "took nothing for 5 s" in str(port.error)
 
 
 async def exchange(out: Any, back: Any, total: int) -> int:
