@@ -7,6 +7,8 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, Literal, TypeAlias
 
+from nexus.errors import NexusError
+
 __all__ = ["Inbox", "Item", "Overflow"]
 
 Overflow: TypeAlias = Literal["block", "drop_oldest", "drop_newest"]
@@ -33,7 +35,7 @@ class Inbox:
         self.overflow = overflow
         self.dropped: dict[str, int] = {}
         """Frames dropped, by reason."""
-        self.ended: BaseException | None = None
+        self.ended: NexusError | None = None
         """What `take` raises when all is taken; None while more may come."""
         self.on_drop: Callable[[dict[str, Any]], None] | None = None
         """Called with the meta of a frame that is dropped."""
@@ -108,10 +110,14 @@ class Inbox:
             EndOfData: or whatever `end` was given, when all is taken.
         """
         while not self._items:
-            if self.ended is not None:
-                raise self.ended
+            self.check()
             await self.wait()
         return self.take_nowait()
+
+    def check(self) -> None:
+        """Raise the end, if it has come; a new error each time, or its traceback would grow."""
+        if self.ended is not None:
+            raise type(self.ended)(*self.ended.args) from self.ended.__cause__
 
     async def wait(self) -> None:
         """Wait until there may be something to take, or the end."""
@@ -130,7 +136,7 @@ class Inbox:
         """Return the next frame and leave it there; there must be one."""
         return self._items[0]
 
-    def end(self, error: BaseException) -> None:
+    def end(self, error: NexusError) -> None:
         """Let `take` raise this when all is taken; frames that still wait for room are dropped."""
         self.ended = error
         self._wake_all(self._takers)

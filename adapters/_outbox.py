@@ -7,12 +7,15 @@ from bisect import insort
 from collections import deque
 from typing import Any, Literal, TypeAlias
 
-from nexus.errors import QueueFull
+from nexus.errors import BadCall, LinkDown, QueueFull
 
 __all__ = ["OutItem", "Outbox", "SendOverflow"]
 
 SendOverflow: TypeAlias = Literal["block", "drop_oldest", "drop_newest", "fail"]
 """What happens when there is no room: `send` waits, an item is dropped and counted, or `send` raises."""
+
+MAX_LANES = 64
+"""Priorities that may be waiting at once."""
 
 
 class OutItem:
@@ -33,15 +36,36 @@ class OutItem:
             self.confirmed.set_result(delivered)
 
 
+class _Lane:
+    """The frames of one priority: those that wait, and the account of these and of those that were taken."""
+
+    __slots__ = ("held", "items", "putters", "size")
+
+    def __init__(self) -> None:
+        self.items: deque[OutItem] = deque()  # bounded by maxsize and max_bytes
+        self.held = 0
+        self.size = 0
+        self.putters: deque[asyncio.Future[None]] = deque()  # bounded by the tasks that wait
+
+    def wake(self) -> None:
+        """Let the first who waits for room try again."""
+        while self.putters:
+            future = self.putters.popleft()
+            if not future.done():
+                future.set_result(None)
+                return
+
+
 class Outbox:
     """The frames between whoever sends and a transport.
 
     The transport takes some, and says `done` when it has them for sure; what it took and could not send goes
     back to the front with `put_back`. Frames of one priority keep their order; lower priorities go first.
+    Each priority has a bound of its own, so that a flood of one never stands in the way of another.
 
     Args:
-        maxsize: frames it holds, those the transport has taken included.
-        max_bytes: bytes it holds; one larger frame is let in when it is alone.
+        maxsize: frames of one priority it holds, those the transport has taken included.
+        max_bytes: bytes of one priority it holds; one larger frame is let in when it is alone.
         overflow: what happens when there is no room.
     """
 
@@ -53,26 +77,25 @@ class Outbox:
         self.overflow = overflow
         self.dropped: dict[str, int] = {}
         """Frames dropped, by reason."""
-        self.closed: Exception | None = None
+        self.closed: LinkDown | None = None
         """What `put` raises; None while it is open."""
         self.done_count = 0
         """Frames the transport has."""
-        self._lanes: dict[int, deque[OutItem]] = {}
+        self._lanes: dict[int, _Lane] = {}
         self._order: list[int] = []
+        """The priorities of which frames wait."""
+        self._waiting = 0
         self._held = 0
-        self._taken = 0
-        self._bytes = 0
-        self._putters: deque[asyncio.Future[None]] = deque()  # bounded by the tasks that wait
         self._taker: asyncio.Future[None] | None = None
         self._empty: list[asyncio.Future[None]] = []
 
     def __len__(self) -> int:
-        return self._held + self._taken
+        return self._held
 
     @property
     def waiting(self) -> int:
         """Frames the transport has not taken."""
-        return self._held
+        return self._waiting
 
     async def put(self, item: OutItem) -> None:
         """Put a frame; wait while there is no room, unless `overflow` says otherwise.
@@ -81,55 +104,67 @@ class Outbox:
 
         Raises:
             QueueFull: there is no room and `overflow` is ``fail``.
-            Exception: `closed`, if it is.
+            BadCall: frames of too many different priorities wait.
+            LinkDown: it is closed.
         """
-        if not self._putters and self.offer(item):
+        if self.put_nowait(item):
             return
-        enqueue = self._putters.append
+        lane = self._lane(item.priority)
+        enqueue = lane.putters.append
         while True:
             future = asyncio.get_running_loop().create_future()
             enqueue(future)
-            enqueue = self._putters.appendleft  # woken and too late: still the first
+            enqueue = lane.putters.appendleft  # woken and too late: still the first
             try:
                 await future
             except asyncio.CancelledError:
                 if future.done() and not future.cancelled():
-                    self._wake_putter()
+                    lane.wake()
                 raise
             finally:
-                if future in self._putters:
-                    self._putters.remove(future)
+                if future in lane.putters:
+                    lane.putters.remove(future)
             if self.offer(item):
-                if not self._is_full:
-                    self._wake_putter()
+                if not self._is_full(lane):
+                    lane.wake()
                 return
+
+    def put_nowait(self, item: OutItem) -> bool:
+        """Put a frame if nobody waits for room before it, and there is some; say whether it is settled.
+
+        Raises what `put` raises.
+        """
+        lane = self._lanes.get(item.priority)
+        return (lane is None or not lane.putters) and self.offer(item)
 
     def offer(self, item: OutItem) -> bool:
         """Put a frame without waiting; False only when there is no room and `overflow` is ``block``.
 
-        Raises:
-            QueueFull: there is no room and `overflow` is ``fail``.
+        Raises what `put` raises.
         """
         if self.closed is not None:
-            raise self.closed
-        while len(self) >= self.maxsize or (len(self) and self._bytes + len(item.payload) > self.max_bytes):
+            raise LinkDown(*self.closed.args) from self.closed.__cause__
+        lane = self._lanes.get(item.priority) or self._lane(item.priority)
+        size = len(item.payload)
+        while lane.held >= self.maxsize or (lane.held and lane.size + size > self.max_bytes):
             if self.overflow == "block":
                 return False
             if self.overflow == "fail":
-                raise QueueFull(f"{len(self)} frames wait to be sent, {self.maxsize} are allowed")
-            if self.overflow == "drop_newest" or not self._held:
+                raise QueueFull(f"{lane.held} frames wait to be sent, {self.maxsize} are allowed")
+            if self.overflow == "drop_newest" or not lane.items:
                 self._drop("drop_newest", item)
                 return True
-            oldest = self._pop_lane(self._order[-1])
+            self._forget(lane, oldest := self._pop(item.priority, lane))
             self._drop("drop_oldest", oldest)
-        self._add(item)
-        if self._taker is not None and not self._taker.done():
-            self._taker.set_result(None)
+        lane.held += 1
+        lane.size += size
+        self._held += 1
+        self._add(lane, item)
         return True
 
     async def wait(self) -> None:
         """Wait until there is something to take. One task at a time."""
-        while not self._held:
+        while not self._waiting:
             self._taker = asyncio.get_running_loop().create_future()
             try:
                 await self._taker
@@ -140,9 +175,9 @@ class Outbox:
         """Take up to `limit` frames, the most urgent first; at least one if there is one."""
         items: list[OutItem] = []
         size = 0
-        while self._held and len(items) < limit and size < max_bytes:
-            item = self._pop_lane(self._order[0], keep_bytes=True)
-            self._taken += 1
+        while self._waiting and len(items) < limit and size < max_bytes:
+            priority = self._order[0]
+            item = self._pop(priority, self._lanes[priority])
             size += len(item.payload)
             items.append(item)
         return items
@@ -150,27 +185,23 @@ class Outbox:
     def done(self, item: OutItem) -> None:
         """Note that the transport has a frame that was taken."""
         self.done_count += 1
-        self._forget(item)
-        item.settle(True)
+        self._forget(self._lanes[item.priority], item)
+        if item.confirmed is not None:
+            item.settle(True)
 
     def reject(self, item: OutItem, reason: str) -> None:
         """Note that a frame that was taken will never go."""
-        self.dropped[reason] = self.dropped.get(reason, 0) + 1
-        self._forget(item)
-        item.settle(False)
+        self._forget(self._lanes[item.priority], item)
+        self._drop(reason, item)
 
     def put_back(self, items: list[OutItem]) -> None:
         """Put frames that were taken, in the order they were taken, back to the front."""
         for item in reversed(items):
-            self._taken -= 1
-            self._bytes -= len(item.payload)
-            self._add(item, front=True)
-        if items and self._taker is not None and not self._taker.done():
-            self._taker.set_result(None)
+            self._add(self._lanes[item.priority], item, front=True)
 
     async def emptied(self) -> None:
         """Wait until the transport has everything, or the outbox is closed."""
-        while len(self) and self.closed is None:
+        while self._held and self.closed is None:
             future = asyncio.get_running_loop().create_future()
             self._empty.append(future)
             try:
@@ -178,55 +209,59 @@ class Outbox:
             finally:
                 self._empty.remove(future)
 
-    def close(self, error: Exception, reason: str) -> int:
+    def close(self, error: LinkDown, reason: str) -> int:
         """Drop what the transport has not taken, and let `put` raise; return how many were dropped.
 
         What the transport took is its own to put back before, or to settle.
         """
         self.closed = error
-        count = 0
-        while self._held:
-            self._drop(reason, self._pop_lane(self._order[0]))
-            count += 1
-        for futures in (self._putters, self._empty):
-            for future in futures:
-                if not future.done():
-                    future.set_result(None)
+        count = self._waiting
+        while self._order:
+            priority = self._order[0]
+            lane = self._lanes[priority]
+            self._drop(reason, item := self._pop(priority, lane))
+            self._forget(lane, item)
+        for future in (*(each for lane in self._lanes.values() for each in lane.putters), *self._empty):
+            if not future.done():
+                future.set_result(None)
         return count
 
-    @property
-    def _is_full(self) -> bool:
-        return len(self) >= self.maxsize or self._bytes >= self.max_bytes
-
-    def _add(self, item: OutItem, *, front: bool = False) -> None:
-        lane = self._lanes.get(item.priority)
+    def _lane(self, priority: int) -> _Lane:
+        lane = self._lanes.get(priority)
         if lane is None:
-            lane = self._lanes[item.priority] = deque()  # bounded by maxsize and max_bytes
-            insort(self._order, item.priority)
-        (lane.appendleft if front else lane.append)(item)
-        self._held += 1
-        self._bytes += len(item.payload)
+            if len(self._lanes) >= MAX_LANES:
+                for key in [key for key, old in self._lanes.items() if not old.held and not old.putters]:
+                    del self._lanes[key]
+            if len(self._lanes) >= MAX_LANES:
+                raise BadCall(f"frames of {MAX_LANES} priorities wait to be sent; no more are allowed")
+            lane = self._lanes[priority] = _Lane()
+        return lane
 
-    def _pop_lane(self, priority: int, *, keep_bytes: bool = False) -> OutItem:
-        lane = self._lanes[priority]
-        item = lane.popleft()
-        if not lane:
-            del self._lanes[priority]
+    def _is_full(self, lane: _Lane) -> bool:
+        return lane.held >= self.maxsize or lane.size >= self.max_bytes
+
+    def _add(self, lane: _Lane, item: OutItem, *, front: bool = False) -> None:
+        if not lane.items:
+            insort(self._order, item.priority)
+        (lane.items.appendleft if front else lane.items.append)(item)
+        self._waiting += 1
+        if self._taker is not None and not self._taker.done():
+            self._taker.set_result(None)
+
+    def _pop(self, priority: int, lane: _Lane) -> OutItem:
+        item = lane.items.popleft()
+        self._waiting -= 1
+        if not lane.items:
             self._order.remove(priority)
-        self._held -= 1
-        if not keep_bytes:
-            self._bytes -= len(item.payload)
         return item
 
-    def _forget(self, item: OutItem) -> None:
-        self._taken -= 1
-        self._bytes -= len(item.payload)
-        if self._putters and not self._is_full:
-            self._wake_putter()
-        self._check_empty()
-
-    def _check_empty(self) -> None:
-        if not len(self):
+    def _forget(self, lane: _Lane, item: OutItem) -> None:
+        lane.held -= 1
+        lane.size -= len(item.payload)
+        self._held -= 1
+        if lane.putters and not self._is_full(lane):
+            lane.wake()
+        if not self._held and self._empty:
             for future in self._empty:
                 if not future.done():
                     future.set_result(None)
@@ -234,10 +269,3 @@ class Outbox:
     def _drop(self, reason: str, item: OutItem) -> None:
         self.dropped[reason] = self.dropped.get(reason, 0) + 1
         item.settle(False)
-
-    def _wake_putter(self) -> None:
-        while self._putters:
-            future = self._putters.popleft()
-            if not future.done():
-                future.set_result(None)
-                return

@@ -138,8 +138,7 @@ class Receiver(Adapted, Generic[T_co]):
     async def _wait_for_item(self) -> None:
         inbox = self._inbox
         while not len(inbox):
-            if inbox.ended is not None:
-                raise inbox.ended
+            inbox.check()
             if self._task is None:
                 await self.start()
             await inbox.wait()

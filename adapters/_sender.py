@@ -73,8 +73,17 @@ class Sender(Adapted, Generic[T_contra]):
         item = self._item(data, priority, options)
         if self._task is None or self._task.done():
             await self._revive()
-        if not self._outbox.offer(item):
-            await self._outbox.put(item)
+        await self._outbox.put(item)
+
+    def send_nowait(self, data: T_contra, *, priority: int = 0, **options: Any) -> bool:
+        """Give the frame to the outbox if it was started and has room; say whether it was given.
+
+        With an overflow policy other than ``block`` it is given, or another dropped in its place. Raises what
+        `send` raises.
+        """
+        if self._task is None or self._task.done():
+            return False
+        return self._outbox.put_nowait(self._item(data, priority, options))
 
     async def deliver(self, data: T_contra, *, priority: int = 0, **options: Any) -> None:
         """Send, and wait until the transport has the frame: written, or acknowledged where it acknowledges.
@@ -143,9 +152,8 @@ class Sender(Adapted, Generic[T_contra]):
         return options
 
     async def _revive(self) -> None:
-        if self._outbox.closed is not None:
-            raise self._outbox.closed
-        await self.start()
+        if self._outbox.closed is None:  # else `put` raises
+            await self.start()
 
     async def _wind_down(self) -> None:
         await self.flush(self._flush_timeout)
@@ -155,8 +163,8 @@ class Sender(Adapted, Generic[T_contra]):
 
     def _ended(self, error: NexusError) -> None:
         stopped = isinstance(error, EndOfData)
-        if stopped:
-            error = LinkDown(f"{self.name} was stopped; start it to send again")
-        lost = self._outbox.close(error, "stopped" if stopped else "failed")
+        closed = LinkDown(f"{self.name} was stopped; start it to send again" if stopped else str(error))
+        closed.__cause__ = None if stopped else error
+        lost = self._outbox.close(closed, "stopped" if stopped else "failed")
         if lost:
             logger.warning("%s: %d frames were not sent: %s", self.name, lost, error)

@@ -67,7 +67,8 @@ class EventMeta:
     """For a reply: the boundaries still to cross, the next one last."""
     on_settled: Callable[[str], object] | None = attrs.field(default=None, eq=False, repr=False)
     """Called once its story in a nexus has ended, with the word the ledger counts it by: ``handled``,
-    ``failed``, ``unhandled``, ``expired`` or ``dropped``. Not called for what remains at a stop."""
+    ``failed``, ``unhandled``, ``expired`` or ``dropped``; ``refused`` when a converter gave it and the policy
+    of its type is to fail. Not called for what remains at a stop."""
 
 
 _NO_META = EventMeta()

@@ -48,8 +48,8 @@ class EventConsumer(abc.ABC):
     Attributes:
         concurrency: how `AsyncEventNexus.add_handler` runs it unless told: None in the nexus's own task,
             a number for that many tasks beside it.
-        lanewise: whether it runs beside the nexus's own task with one event at a time of each priority, so
-            that an ordinary event that has to wait never holds up an urgent one.
+        lanewise: whether it runs beside the nexus's own task with `concurrency` (or one) events at a time of
+            each priority, so that an ordinary event that has to wait never holds up an urgent one.
 
     A consumer that runs beside the nexus's own task may also have a method ``handle_nowait(event) -> bool``:
     it handles the event here and now, or returns False where that would take waiting. It saves a task's turn.

@@ -171,6 +171,8 @@ class AsyncEventNexus(EventDispatcher, Intake, EventFactory):
     def register(self, item: EventSource) -> None:
         """Add a source of either kind; in a running nexus it starts at once.
 
+        Any other `EventSource` is started, supervised and closed, and gives nothing.
+
         Raises:
             TypeError: it is no source.
         """
@@ -178,9 +180,11 @@ class AsyncEventNexus(EventDispatcher, Intake, EventFactory):
             self.add_converter(item)
         elif isinstance(item, EventProducer) or hasattr(item, "register_nexus"):
             self.add_producer(item)
+        elif isinstance(item, EventSource):
+            self._add_source(item)
         else:
             raise TypeError(
-                "a source is a SimpleEventConverter or an EventProducer, "
+                "a source is a SimpleEventConverter, an EventProducer or another EventSource, "
                 f"not {item.__class__.__name__}: {item!r:.80}"
             )
 
@@ -246,8 +250,9 @@ class AsyncEventNexus(EventDispatcher, Intake, EventFactory):
 
     def _bound(self, binding: Binding) -> None:
         size = binding.options.concurrency
-        if size is not None or getattr(binding.handler, "lanewise", False):
-            kind = Pool if size is not None else LanePool
+        lanewise = getattr(binding.handler, "lanewise", False)
+        if size is not None or lanewise:
+            kind = LanePool if lanewise else Pool
             spawn = self._life.tasks.spawn_handler
             binding.pool = kind(binding, size or 1, self.queue, self._deliveries, spawn)
             self._life.pools = [*(pool for pool in self._life.pools if not pool.is_gone), binding.pool]

@@ -12,7 +12,7 @@ from typing import Any
 
 from ._backoff import Backoff
 from ._delivery import is_passing
-from ._event import Event, NamedEvent
+from ._event import Event, NamedEvent, settle
 from ._queue import AsyncEventPriorityQueue, Giver
 from ._source import EventSource, SimpleEventConverter, close_source
 from ._stats import SourceState
@@ -172,7 +172,7 @@ class SourceRunner:
                     if not queue.admit(event, Giver.OUTSIDE):
                         return
                 except QueueFull:
-                    pass  # its policy is `Fail`: it was counted as refused, and the source goes on
+                    settle(event, "refused")  # by its policy, `Fail`; the source goes on
                 else:
                     priority = event.priority
                     door = queue.lanes.doors.get(priority)

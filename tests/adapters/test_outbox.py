@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from nexus.adapters._outbox import Outbox, OutItem, SendOverflow
-from nexus.errors import LinkDown, QueueFull
+from nexus.errors import BadCall, LinkDown, QueueFull
 from nexus.testing import virtual_time
 
 
@@ -23,7 +23,7 @@ class OutboxMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.outbox = Outbox(6, overflow=self.overflow)
+        self.outbox = Outbox(3, overflow=self.overflow)
         self.waiting: list[OutItem] = []
         self.taken: list[OutItem] = []
         self.number = self.refused = self.rejected = 0
@@ -37,8 +37,7 @@ class OutboxMachine(RuleBasedStateMachine):
             self.refused += 1
             return
         if self.outbox.dropped.get("drop_oldest", 0) > before.get("drop_oldest", 0):
-            least = max(each.priority for each in self.waiting)
-            self.waiting.remove(next(each for each in self.waiting if each.priority == least))
+            self.waiting.remove(next(each for each in self.waiting if each.priority == priority))
         if self.outbox.dropped.get("drop_newest", 0) == before.get("drop_newest", 0):
             self.waiting.append(new)
             self.waiting.sort(key=lambda each: each.priority)
@@ -70,7 +69,9 @@ class OutboxMachine(RuleBasedStateMachine):
     @invariant()
     def account_is_exact(self) -> None:
         outbox = self.outbox
-        assert len(outbox) == len(self.waiting) + len(self.taken) <= 6
+        assert len(outbox) == len(self.waiting) + len(self.taken)
+        for priority in (-1, 0, 1):
+            assert sum(each.priority == priority for each in self.waiting + self.taken) <= 3
         assert outbox.waiting == len(self.waiting)
         assert self.number == self.refused + outbox.done_count + sum(outbox.dropped.values()) + len(outbox)
 
@@ -105,6 +106,30 @@ async def test_those_who_wait_get_room_in_their_order() -> None:
         await asyncio.sleep(0)
     assert gone == [0, 1, 2, 4, 5]
     await asyncio.wait(senders)
+
+
+@virtual_time
+async def test_a_full_lane_is_in_nobody_elses_way() -> None:
+    """An urgent frame finds room, and goes first, though ordinary ones fill their lane and wait for room."""
+    outbox = Outbox(1)
+    outbox.offer(item(0))
+    bulk = asyncio.ensure_future(outbox.put(item(1)))
+    await asyncio.sleep(0)
+    await outbox.put(item(2, -1))
+    assert [int.from_bytes(each.payload, "big") for each in outbox.take(2)] == [2, 0]
+    bulk.cancel()
+    await asyncio.wait([bulk])
+
+
+def test_priorities_are_bounded() -> None:
+    """A flood of priorities is refused; those of which nothing waits any more give way."""
+    outbox = Outbox(1)
+    for priority in range(64):
+        outbox.offer(item(0, priority))
+    with pytest.raises(BadCall, match="64 priorities"):
+        outbox.offer(item(0, 64))
+    outbox.done(outbox.take()[0])
+    assert outbox.offer(item(0, 64))
 
 
 @virtual_time
