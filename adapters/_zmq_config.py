@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import attrs
 
@@ -13,7 +13,10 @@ from nexus.adapters._retry import Again
 from nexus.adapters._url import Url
 from nexus.errors import ConfigError
 
-__all__ = ["Half", "ZmqConfig", "is_exposed"]
+__all__ = ["MAX_TOPIC", "Half", "ZmqConfig", "is_exposed"]
+
+MAX_TOPIC: Final = 4096
+"""Bytes of a topic."""
 
 Half: TypeAlias = Literal["sender", "receiver"]
 
@@ -29,8 +32,8 @@ class ZmqConfig(Config):
     pattern: Literal["broker", "pubsub", "pushpull"] = option(
         "broker", help="through an XSUB/XPUB broker, or directly as PUB/SUB or PUSH/PULL"
     )
-    publisher_port: int = option(5555, low=1, high=65535, help="where senders connect to the broker")
-    subscriber_port: int = option(5556, low=1, high=65535, help="where receivers connect to the broker")
+    publisher_port: int = option(5555, low=0, high=65535, help="where senders connect to the broker")
+    subscriber_port: int = option(5556, low=0, high=65535, help="where receivers connect to the broker")
     port: int | None = option(None, low=0, high=65535, help="port of a direct pattern; 0 binds a free one")
     bind: bool | None = option(
         None, help="whether this end binds in a direct pattern; None: PUB and PULL bind, SUB and PUSH connect"
@@ -102,9 +105,7 @@ class ZmqConfig(Config):
         if self.pattern == "broker":
             port = self.publisher_port if half == "sender" else self.subscriber_port
         elif port is None and self.protocol == "tcp":
-            raise ConfigError(
-                f"port: found None, allowed: a number, for {self.pattern} has no broker"
-            )
+            raise ConfigError(f"port: found None, allowed: a number, for {self.pattern} has no broker")
         host = f"[{self.host}]" if self.is_ipv6_address and self.protocol == "tcp" else self.host
         return f"{self.protocol}://{host}" + ("" if port is None else f":{port}")
 
@@ -113,6 +114,11 @@ class ZmqConfig(Config):
         kinds = {"broker": ("pub", "sub"), "pubsub": ("pub", "sub"), "pushpull": ("push", "pull")}
         kind = kinds[self.pattern][half == "receiver"]
         return f"zmq+{kind} {'at' if self.binds(half) else 'to'} {self.address(half)}"
+
+    @property
+    def max_message(self) -> int:
+        """Bytes of a topic and a frame together, with one for each."""
+        return self.max_size + MAX_TOPIC + 2
 
     @property
     def is_ipv6_address(self) -> bool:

@@ -20,10 +20,11 @@ from nexus.adapters._zmq_port import AnySocket
 from nexus.adapters._zmq_socket import ZmqWire
 from nexus.errors import ConfigError
 
-__all__ = ["Curve", "Gate"]
+__all__ = ["ZAP_DOMAIN", "Curve", "Gate"]
 
 _KEY_LENGTH = 40
-_DOMAIN = "nexus"
+ZAP_DOMAIN = b"nexus"
+"""What a socket is called where its context has a gate."""
 
 
 @attrs.frozen
@@ -50,9 +51,7 @@ class Curve:
                 )
             return cls(_key("curve_secret", secret, 1), None)
         if server is None:
-            raise ConfigError(
-                "curve_server: found None, allowed: the public key of the bound end"
-            )
+            raise ConfigError("curve_server: found None, allowed: the public key of the bound end")
         own = zmq.curve_keypair()[1] if secret is None else _key("curve_secret", secret, 1)
         return cls(own, _key("curve_server", server, 0))
 
@@ -61,20 +60,14 @@ class Curve:
         """The key that the other end knows this one by."""
         return zmq.curve_public(self.secret)
 
-    def apply(self, socket: AnySocket, *, is_listed: bool = False) -> None:
-        """Set the keys on a socket that is not connected or bound yet.
-
-        Args:
-            is_listed: only the clients that a `Gate` knows may come in.
-        """
+    def apply(self, socket: AnySocket) -> None:
+        """Set the keys on a socket that is not connected or bound yet."""
         socket.setsockopt(zmq.CURVE_SECRETKEY, self.secret)
         socket.setsockopt(zmq.CURVE_PUBLICKEY, self.public)
         if self.server is not None:
             socket.setsockopt(zmq.CURVE_SERVERKEY, self.server)
         else:
             socket.setsockopt(zmq.CURVE_SERVER, 1)
-            if is_listed:
-                socket.setsockopt(zmq.ZAP_DOMAIN, _DOMAIN.encode())
 
 
 class Gate:
@@ -94,7 +87,7 @@ class Gate:
         self.refused = 0
         """How many keys that are not on the list have asked."""
         self._authenticator = Authenticator(context)
-        self._authenticator.configure_curve_callback(_DOMAIN, credentials_provider=self)
+        self._authenticator.configure_curve_callback(ZAP_DOMAIN.decode(), credentials_provider=self)
         self._authenticator.start()  # before anything is bound, or libzmq lets everybody in
 
     def callback(self, domain: str, key: bytes) -> bool:

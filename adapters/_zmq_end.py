@@ -14,7 +14,7 @@ import zmq
 from nexus.adapters._link import Link
 from nexus.adapters._retry import Retry, Waits
 from nexus.adapters._zmq_config import Half, ZmqConfig, is_exposed
-from nexus.adapters._zmq_curve import Curve, Gate
+from nexus.adapters._zmq_curve import ZAP_DOMAIN, Curve, Gate
 from nexus.adapters._zmq_monitor import Monitor
 from nexus.adapters._zmq_port import AnySocket
 from nexus.adapters._zmq_socket import ZmqWire
@@ -72,8 +72,8 @@ class End:
                 self.gate = Gate(self.context, config.curve_clients)
             set_options(self.socket, config)
             if curve is not None:
-                curve.apply(self.socket, is_listed=self.gate is not None)
-            self.wire = ZmqWire(self.socket, max_message=config.max_size)
+                curve.apply(self.socket)
+            self.wire = ZmqWire(self.socket, max_message=config.max_message)
             has_name = config.protocol == "tcp" and not config.host.replace(".", "").isdigit()
             self.monitor = Monitor(
                 self.socket, has_name=has_name, on_peers=self._on_peers, on_failed=self._on_failed
@@ -193,6 +193,8 @@ def set_options(socket: AnySocket, config: ZmqConfig) -> None:
         options[zmq.HEARTBEAT_TIMEOUT] = max(1, milliseconds(config.heartbeat_timeout))
     for name, value in options.items():
         socket.setsockopt(name, value)
+    # With a domain libzmq refuses ZMTP 1 and 2, which know no handshake: any garbage passes for ZMTP 1.
+    socket.setsockopt(zmq.ZAP_DOMAIN, ZAP_DOMAIN)
 
 
 def open_socket(socket: AnySocket, address: str, *, binds: bool) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import socket as sockets
 import sys
@@ -57,6 +58,8 @@ class ZmqPort:
         self.recv = base.recv.__get__(socket)
         self.get = base.get.__get__(socket)
         self.is_async = isinstance(socket, zmq.asyncio.Socket)
+        # These say that there is room also when there is none (ZMQ_XPUB_NODROP).
+        self._is_vague = self.get(zmq.TYPE) in (zmq.PUB, zmq.XPUB)
         self.wires: weakref.WeakSet[object] = weakref.WeakSet()
         self.readers: list[asyncio.Future[None]] = []
         self.writers: list[asyncio.Future[None]] = []
@@ -119,8 +122,12 @@ class ZmqPort:
                 if (attempt is None or attempt()) and not future.done():
                     future.set_result(None)
 
-    def look(self) -> None:
-        """Ask libzmq what is possible, which also takes the signal, and wake those it concerns."""
+    def look(self, *, signalled: bool = True) -> None:
+        """Ask libzmq what is possible, which also takes the signal, and wake those it concerns.
+
+        Args:
+            signalled: something may have changed; False after a call of our own.
+        """
         self._soon = None
         is_shared = self.is_async and self.has_own_waits
         if self._attempts and len(self._attempts) == len(self.readers) and not (self.writers or is_shared):
@@ -135,7 +142,7 @@ class ZmqPort:
             return
         if events & _POLLIN and self.readers:
             self.wake(self.readers)
-        if events & _POLLOUT and self.writers:
+        if events & _POLLOUT and self.writers and (signalled or not self._is_vague):
             self.wake(self.writers)
 
     def look_soon(self) -> None:
@@ -143,7 +150,7 @@ class ZmqPort:
         loop = asyncio.get_running_loop()
         if self._soon is None or self._soon_on is not loop:
             self._soon_on = loop
-            self._soon = loop.call_soon(self.look)
+            self._soon = loop.call_soon(functools.partial(self.look, signalled=False))
 
     def attach(self) -> asyncio.AbstractEventLoop:
         """Watch the descriptor on the running loop.

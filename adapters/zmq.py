@@ -20,7 +20,7 @@ from nexus.adapters._inbox import Item
 from nexus.adapters._link import LinkState
 from nexus.adapters._outbox import OutItem
 from nexus.adapters._packing import Packer, Unpacker, packing
-from nexus.adapters._zmq_config import ZmqConfig
+from nexus.adapters._zmq_config import MAX_TOPIC, ZmqConfig
 from nexus.adapters._zmq_end import End
 from nexus.adapters._zmq_subscribers import Subscribers
 from nexus.errors import BadCall, ConfigError, LinkDown
@@ -30,8 +30,6 @@ __all__ = ["ADAPTER", "ZmqConfig", "ZmqReceiver", "ZmqSender"]
 T = TypeVar("T")
 
 DEFAULT_TOPIC: Final = "zmq"
-MAX_TOPIC: Final = 4096
-"""Bytes of a topic."""
 _TURN: Final = 64
 """Frames taken from the outbox at once."""
 

@@ -8,7 +8,12 @@ from nexus._version import __version__
 
 __all__ = ["main"]
 
-MODULES = {"demo": "nexus.cli.demo", "graph": "nexus.cli._graph", "run": "nexus.cli._run"}
+MODULES = {
+    "demo": "nexus.cli.demo",
+    "graph": "nexus.cli._graph",
+    "run": "nexus.cli._run",
+    "zmq-broker": "nexus.cli._zmq_broker",
+}
 """Where each command is: a module with the click command as its attribute `command`."""
 
 
