@@ -11,8 +11,9 @@ from typing import Any, Protocol, Self
 
 import attrs
 
-from nexus.adapters._link import Link, LinkState, OnLink, reason
+from nexus.adapters._link import Link, LinkState, OnLink
 from nexus.adapters._retry import Again, Retry
+from nexus.adapters._safe import why
 from nexus.errors import EndOfData, LinkDown, NexusError
 
 __all__ = ["Adapted", "CommonConfig", "Counts"]
@@ -164,12 +165,12 @@ class Adapted(abc.ABC):
         except asyncio.CancelledError:
             raise
         except NexusError as exc:
-            self._link.failed(reason(exc))
+            self._link.failed(why(exc))
             self._ended(exc)
         except Exception as exc:
             logger.exception("%s failed", self)
-            self._link.failed(reason(exc))
-            error = LinkDown(f"{self.name} failed: {reason(exc)}")
+            self._link.failed(why(exc))
+            error = LinkDown(f"{self.name} failed: {why(exc)}")
             error.__cause__ = exc
             self._ended(error)
         else:

@@ -2,10 +2,11 @@
 
 from nexus.adapters._adapted import Adapted, CommonConfig, Counts
 from nexus.adapters._inbox import Inbox, Item, Overflow
-from nexus.adapters._link import Link, LinkState, OnLink, reason
+from nexus.adapters._link import Link, LinkState, OnLink
 from nexus.adapters._outbox import Outbox, OutItem, SendOverflow
 from nexus.adapters._receiver import Meta, OnBad, Receiver
 from nexus.adapters._retry import Again, Retry
+from nexus.adapters._safe import why as reason
 from nexus.adapters._sender import Sender
 
 __all__ = [

@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeAlias
 import attrs
 
 from nexus.adapters._retry import Retry, Waits
+from nexus.adapters._safe import why
 from nexus.errors import ConfigError, LinkDown
 
 __all__ = ["Link", "LinkState", "OnLink"]
@@ -135,7 +136,7 @@ class Link:
             except ConfigError:
                 raise
             except ends as exc:
-                error, cause = reason(exc), exc
+                error, cause = why(exc), exc
             self.down(error)
             ended += 1
             if self._retry.again == "never" or (self._retry.again == "once" and ended > 1):
@@ -160,9 +161,3 @@ class Link:
             for waiter in self._waiters:
                 if not waiter.done():
                     waiter.set_result(None)
-
-
-def reason(exc: BaseException) -> str:
-    """Say in one line what went wrong."""
-    text = str(exc).partition("\n")[0]
-    return f"{type(exc).__name__}: {text}" if text else type(exc).__name__

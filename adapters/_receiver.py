@@ -8,8 +8,8 @@ from typing import Any, Generic, Self, TypeAlias, TypeVar
 
 from nexus.adapters._adapted import Adapted, CommonConfig, Counts
 from nexus.adapters._inbox import Inbox, Item, Overflow
-from nexus.adapters._link import reason
 from nexus.adapters._packing import Unpacker, json_unpacker
+from nexus.adapters._safe import why
 from nexus.errors import EndOfData, NexusError, UnpackerError
 
 __all__ = ["Meta", "OnBad", "Receiver"]
@@ -152,7 +152,7 @@ class Receiver(Adapted, Generic[T_co]):
             raise
         except Exception as exc:
             self._count_bad("unpack")
-            error = UnpackerError(payload, f"the unpacker raised {reason(exc)}")
+            error = UnpackerError(payload, f"the unpacker raised {why(exc)}")
             error.meta = meta
             raise error from exc
         if more:

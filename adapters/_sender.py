@@ -7,9 +7,9 @@ import logging
 from typing import Any, Generic, TypeVar
 
 from nexus.adapters._adapted import Adapted, CommonConfig, Counts
-from nexus.adapters._link import reason
 from nexus.adapters._outbox import Outbox, OutItem, SendOverflow
 from nexus.adapters._packing import Packer, json_packer
+from nexus.adapters._safe import why
 from nexus.errors import BadCall, EndOfData, LinkDown, NexusError, PackerError
 
 __all__ = ["Sender"]
@@ -126,12 +126,12 @@ class Sender(Adapted, Generic[T_contra]):
         except PackerError:
             raise
         except Exception as exc:
-            raise PackerError(data, f"the packer raised {reason(exc)}") from exc
+            raise PackerError(data, f"the packer raised {why(exc)}") from exc
         if isinstance(payload, str):
             try:
                 payload = payload.encode(self._encoding)
             except UnicodeError as exc:
-                raise PackerError(data, f"its text is not {self._encoding}: {reason(exc)}") from exc
+                raise PackerError(data, f"its text is not {self._encoding}: {why(exc)}") from exc
         elif isinstance(payload, bytearray):
             payload = bytes(payload)
         elif not isinstance(payload, bytes):

@@ -11,8 +11,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Generic, Protocol, TypeVar
 
 from nexus.adapters._framing import FramingError
-from nexus.adapters._link import Link, reason
+from nexus.adapters._link import Link
 from nexus.adapters._net import bind_all, place_of, refuse_exposed, resolve
+from nexus.adapters._safe import why as reason
 from nexus.adapters._tcp_stream import Stream, StreamOptions, adopt
 from nexus.errors import OpenError
 

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import random
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from ._backoff import Backoff
@@ -119,11 +119,12 @@ class SourceRunner:
         pulled = 0
         while True:
             if obtain_rest is not None:
-                events: deque[Event[Any]] = deque(await obtain_rest(self._take))
+                obtained: Iterable[Event[Any]] = await obtain_rest(self._take)
             elif obtain_many is not None:
-                events = deque(await obtain_many())
+                obtained = await obtain_many()
             else:
-                events = deque((await converter.obtain_event(),))
+                obtained = (await converter.obtain_event(),)
+            events = deque(obtained)  # bounded by what the converter gives at once
             if self._backoff.failures:
                 self._recovered()
             pulled += len(events)

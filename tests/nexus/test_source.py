@@ -239,13 +239,32 @@ def test_nexus_given_as_factory_is_held_weakly() -> None:
 # What is no source.
 
 
-@pytest.mark.parametrize("thing", [None, 3, "source", object(), EventSource()])
+@pytest.mark.parametrize("thing", [None, 3, "source", object()])
 def test_what_is_no_source_is_refused(thing: Any) -> None:
     """register, add_converter and add_producer say what was found."""
     nexus = AsyncEventNexus()
     for add in (nexus.register, nexus.add_converter, nexus.add_producer):
         with pytest.raises(TypeError, match=type(thing).__name__ if add == nexus.register else "method"):
             add(thing)
+
+
+@virtual_time
+async def test_a_plain_source_is_started_and_closed() -> None:
+    """A source that is neither pulled nor pushes has its life with the nexus, and no more."""
+    story: list[str] = []
+
+    class Resource(EventSource):
+        async def start(self) -> None:
+            story.append("start")
+
+        def close(self) -> None:
+            story.append("close")
+
+    nexus = AsyncEventNexus()
+    nexus.register(Resource())
+    async with nexus:
+        await asyncio.sleep(0)
+    assert story == ["start", "close"]
 
 
 # Closing.
