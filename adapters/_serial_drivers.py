@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import importlib
 import os
 import select
 import threading
@@ -17,10 +18,10 @@ import serial_asyncio
 
 from nexus.errors import ConfigError, OpenError
 
-try:
-    import serialx
-except ImportError:  # the extra `serialx`
-    serialx = None  # type: ignore[assignment,unused-ignore]
+serialx: Any = None
+with contextlib.suppress(ImportError):  # the extra `serialx`
+    serialx = importlib.import_module("serialx")
+PySerial: Any = serial.Serial  # untyped
 
 __all__ = ["Driver", "Line", "closed", "discard", "open_line", "unsent", "write"]
 
@@ -136,6 +137,7 @@ async def closed(transport: asyncio.Transport) -> None:
 
 
 async def _open_serialx(line: Line, protocol: asyncio.Protocol) -> asyncio.Transport:
+    transport: asyncio.Transport
     transport, _ = await serialx.create_serial_connection(
         asyncio.get_running_loop(),
         lambda: protocol,
@@ -178,7 +180,7 @@ async def _open_pyserial(line: Line, protocol: asyncio.Protocol, lost: Lost) -> 
     return transport
 
 
-class _Port(serial.Serial):  # type: ignore[misc]
+class _Port(PySerial):  # type: ignore[misc]
     """pySerial's port, for an event loop that must not stop.
 
     pyserial-asyncio 0.6 reads 1 KiB at a time, spins while the kernel's buffer is full, sets the port up anew

@@ -12,14 +12,11 @@ from typing import Any, Literal, TypeVar
 
 import attrs
 
-from nexus.adapters._base import OnBad, Receiver, Sender
+from nexus.adapters._base import Again, Item, OnBad, OutItem, Overflow, Receiver, Sender
 from nexus.adapters._config import Config, WrongOption, option
 from nexus.adapters._endpoint import Adapter, Url
 from nexus.adapters._framing import Framer, FramingError, make_framer
-from nexus.adapters._inbox import Item, Overflow
-from nexus.adapters._outbox import OutItem
 from nexus.adapters._packing import Packer, Unpacker
-from nexus.adapters._retry import Again
 from nexus.adapters._serial_port import Line, Port, Tap, shared
 from nexus.errors import PackerError
 
