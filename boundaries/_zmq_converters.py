@@ -210,7 +210,7 @@ class _FrameConverter(ZmqAbstractConverter):
         def hand_on(messages: list[list[bytes]]) -> bool:
             self._convert(messages)
             if len(self._ready) > 1:
-                self._ready = deque(sorted(self._ready, key=_urgency))
+                self._ready = deque(sorted(self._ready, key=_urgency))  # bounded by what was read at once
             take(self._ready)
             return not self._ready
 
