@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import logging
+import os
 import threading
 from typing import Any
 
@@ -80,6 +81,8 @@ class End:
             )
         except BaseException:
             self._close_all(0)
+            if not self._is_shared:
+                self.context.term()
             raise
 
     def open(self) -> None:
@@ -210,10 +213,11 @@ def open_socket(socket: AnySocket, address: str, *, binds: bool) -> None:
         else:
             socket.connect(address)
     except zmq.ZMQError as exc:
+        why = os.strerror(exc.errno) if 0 < (exc.errno or 0) < 1000 else exc.strerror
         verb = "bind" if binds else "connect to"
         if exc.errno in (errno.EINVAL, zmq.EPROTONOSUPPORT, zmq.ENOCOMPATPROTO):
-            raise ConfigError(f"host: libzmq cannot {verb} {address!r}: {exc.strerror}") from exc
-        raise OpenError(exc.errno or 0, f"cannot {verb} {address}: {exc.strerror}") from exc
+            raise ConfigError(f"host: libzmq cannot {verb} {address!r}: {why}") from exc
+        raise OpenError(exc.errno or 0, f"cannot {verb} {address}: {why}") from exc
 
 
 async def close_context(context: zmq.Context[Any], linger: float) -> None:

@@ -10,17 +10,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, ClassVar, Final, TypeVar
 
 import zmq
 
-from nexus.adapters._base import OnBad, Receiver, Sender
+from nexus.adapters._base import Adapted, OnBad, Receiver, Sender
 from nexus.adapters._endpoint import Adapter
 from nexus.adapters._inbox import Item
 from nexus.adapters._link import LinkState
 from nexus.adapters._outbox import OutItem
 from nexus.adapters._packing import Packer, Unpacker, packing
-from nexus.adapters._zmq_config import MAX_TOPIC, ZmqConfig
+from nexus.adapters._zmq_config import MAX_TOPIC, Half, ZmqConfig
 from nexus.adapters._zmq_end import End
 from nexus.adapters._zmq_subscribers import Subscribers
 from nexus.errors import BadCall, ConfigError, LinkDown
@@ -34,7 +34,40 @@ _TURN: Final = 64
 """Frames taken from the outbox at once."""
 
 
-class ZmqSender(Sender[T]):
+class _Half(Adapted):
+    """What both halves have for being at an end of a connection."""
+
+    config: ZmqConfig
+    _half: ClassVar[Half]
+    _at: End | None = None
+
+    @property
+    def refused(self) -> dict[str, int]:
+        """Peers that did not get past the handshake since the start, by reason; of a bound end."""
+        return {} if self._at is None else dict(self._at.refused)
+
+    @property
+    def address(self) -> str:
+        """Where it is bound or connected to; the real port once it is started."""
+        return self.config.address(self._half) if self._at is None else self._at.address
+
+    async def reload_clients(self) -> None:
+        """Read `curve_clients` again, and let nobody go on who is no longer on the list.
+
+        Where somebody is gone from it, every peer has to connect again, and libzmq loses what it holds.
+
+        Raises:
+            BadCall: it is not started, or has no such list.
+            ConfigError: the list is not to be read; the old one holds.
+        """
+        if self._at is None or self._at.gate is None:
+            raise BadCall(f"{self.name} is not started, or has no curve_clients")
+        if self._at.gate.reload():
+            await self.stop()
+            await self.start()
+
+
+class ZmqSender(_Half, Sender[T]):
     """Sends to a broker, to subscribers or to pullers.
 
     A publisher loses nothing silently: a full subscriber makes it wait, and what nobody subscribes to is
@@ -44,6 +77,8 @@ class ZmqSender(Sender[T]):
         config: where to, and the bounds.
         packer: turns data into a frame; what `packstyle` says unless told otherwise.
     """
+
+    _half = "sender"
 
     def __init__(self, config: ZmqConfig | None = None, packer: Packer[T] | None = None) -> None:
         self.config = config or ZmqConfig()
@@ -57,18 +92,7 @@ class ZmqSender(Sender[T]):
         self._is_pub = self.config.pattern != "pushpull"
         self._binds = self.config.binds("sender")
         self._subscribers = Subscribers(self.config.wait_for_subscriber)
-        self._at: End | None = None
         self.on_link(self._note_link)
-
-    @property
-    def refused(self) -> dict[str, int]:
-        """Peers that did not get past the handshake since the start, by reason; of a bound sender."""
-        return {} if self._at is None else dict(self._at.refused)
-
-    @property
-    def address(self) -> str:
-        """Where it is bound or connected to; the real port once it is started."""
-        return self.config.address("sender") if self._at is None else self._at.address
 
     async def subscribed(self, topic: str | None = None, timeout: float | None = None) -> None:
         """Wait until somebody subscribes to a topic; starts if that was not done.
@@ -218,7 +242,7 @@ class ZmqSender(Sender[T]):
             await end.close(self.config.linger)
 
 
-class ZmqReceiver(Receiver[T]):
+class ZmqReceiver(_Half, Receiver[T]):
     """Receives from a broker, from publishers or from pushers; ``meta["topic"]`` is the topic.
 
     Args:
@@ -227,6 +251,8 @@ class ZmqReceiver(Receiver[T]):
         unpacker: turns a frame into data; what `packstyle` says unless told otherwise.
         on_bad: called with frames that were put aside.
     """
+
+    _half = "receiver"
 
     def __init__(
         self,
@@ -250,17 +276,6 @@ class ZmqReceiver(Receiver[T]):
         if self._is_sub and not self._prefixes:
             self._prefixes = {b"": None}
         self._names: dict[bytes, str] = {}  # bounded by 1024: a cache
-        self._at: End | None = None
-
-    @property
-    def refused(self) -> dict[str, int]:
-        """Peers that did not get past the handshake since the start, by reason; of a bound receiver."""
-        return {} if self._at is None else dict(self._at.refused)
-
-    @property
-    def address(self) -> str:
-        """Where it is bound or connected to; the real port once it is started."""
-        return self.config.address("receiver") if self._at is None else self._at.address
 
     @property
     def topics(self) -> list[str]:
@@ -292,20 +307,6 @@ class ZmqReceiver(Receiver[T]):
                 del self._prefixes[prefix]
                 if self._at is not None:
                     self._at.socket.setsockopt(zmq.UNSUBSCRIBE, prefix)
-
-    async def reload_clients(self) -> None:
-        """Read `curve_clients` again, and let nobody go on who is no longer on the list.
-
-        Where somebody is gone from it, every peer has to connect again, and libzmq loses what it holds.
-
-        Raises:
-            BadCall: it is not started, or has no such list.
-        """
-        if self._at is None or self._at.gate is None:
-            raise BadCall(f"{self.name} is not started, or has no curve_clients")
-        if self._at.gate.reload():
-            await self.stop()
-            await self.start()
 
     def _need_sub(self) -> None:
         if not self._is_sub:

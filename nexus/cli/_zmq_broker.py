@@ -4,9 +4,6 @@ import click
 
 __all__ = ["command"]
 
-CANNOT_OPEN = 1
-"""Exit status when a port cannot be bound."""
-
 
 @click.command("zmq-broker")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to bind; * for all.")
@@ -83,7 +80,8 @@ def command(
         )
         broker.open()
     except NexusError as exc:
-        raise click.ClickException(str(exc)) from exc
+        text = exc.strerror if isinstance(exc, OSError) and exc.strerror else str(exc)
+        raise click.ClickException(text) from exc
     click.echo(f"publishers: {broker.publisher_address}")
     click.echo(f"subscribers: {broker.subscriber_address}")
     asyncio.run(_serve(broker, stats))

@@ -66,16 +66,19 @@ class Raw:
 @pytest.mark.parametrize("kind", [PubSubPair, ZmqBrokerPair])
 async def test_topics_are_prefixes(kind: Any) -> None:
     """A receiver gets what begins with one of its topics, and is told the topic."""
-    async with kind() as pair, pair.receiver(topic=("oven/", "gas")) as receiver:
-        async with pair.sender(wait_for_subscriber=0.05) as sender:
-            await sender.subscribed("oven/", 5)
-            await sender.subscribed("gas", 5)
-            for number, topic in enumerate(["gas/co2", "other", "oven/1", "oven"]):
-                await sender.send(number, topic=topic)
-            assert await receiver.receive() == (0, {"topic": "gas/co2"})
-            assert await receiver.receive() == (2, {"topic": "oven/1"})
-            assert await sender.flush(5)
-            assert sender.counts.dropped == {"no_subscriber": 2}
+    async with (
+        kind() as pair,
+        pair.receiver(topic=("oven/", "gas")) as receiver,
+        pair.sender(wait_for_subscriber=0.05) as sender,
+    ):
+        await sender.subscribed("oven/", 5)
+        await sender.subscribed("gas", 5)
+        for number, topic in enumerate(["gas/co2", "other", "oven/1", "oven"]):
+            await sender.send(number, topic=topic)
+        assert await receiver.receive() == (0, {"topic": "gas/co2"})
+        assert await receiver.receive() == (2, {"topic": "oven/1"})
+        assert await sender.flush(5)
+        assert sender.counts.dropped == {"no_subscriber": 2}
 
 
 async def test_subscriptions_change_while_it_runs() -> None:
@@ -271,13 +274,12 @@ async def test_a_subscriber_survives_a_frame_that_is_too_large() -> None:
 
 async def test_without_retry_the_end_of_the_connection_is_the_end() -> None:
     """With ``never`` both halves say that the link has failed."""
-    async with PushPullPair() as pair, pair.receiver() as receiver:
-        async with pair.sender(retry="never") as sender:
-            await pair.ready(sender, receiver)
-            await pair.break_link()
-            await until(lambda: sender.link.state == "failed")
-            with pytest.raises(LinkDown, match="closed the connection"):
-                await sender.send(1)
+    async with PushPullPair() as pair, pair.receiver() as receiver, pair.sender(retry="never") as sender:
+        await pair.ready(sender, receiver)
+        await pair.break_link()
+        await until(lambda: sender.link.state == "failed")
+        with pytest.raises(LinkDown, match="closed the connection"):
+            await sender.send(1)
 
 
 async def test_a_host_without_an_address_is_named_as_such() -> None:
