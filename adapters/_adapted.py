@@ -95,7 +95,15 @@ class Adapted(abc.ABC):
                 return
             if self._task is not None:
                 await self._end()
-            await self._open()
+            self._link.begin()
+            try:
+                await self._open()
+            except Exception as exc:
+                self._link.failed(why(exc))
+                raise
+            except BaseException:
+                self._link.stopped()
+                raise
             self._reopen()
             self._task = asyncio.create_task(self._live(), name=f"adapter[{self.name}]")
 

@@ -66,6 +66,10 @@ class Link:
         """Note that the connection is being tried."""
         self._set(state="connecting", attempts=self.state.attempts + 1)
 
+    def begin(self) -> None:
+        """Note that somebody will keep it up."""
+        self._set(state="connecting", error=None, attempts=0)
+
     def up(self) -> None:
         """Note that the connection stands."""
         self._waits.reset()
@@ -152,6 +156,8 @@ class Link:
             logger.info("%s: try %d failed: %s", after.name, after.attempts, after.error)
         elif after.state == "up":
             logger.info("%s is up", after.name)
+        if (before.state, before.error) == (after.state, after.error):
+            return
         for listener in self._listeners:
             try:
                 listener(after)
