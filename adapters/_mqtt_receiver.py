@@ -154,28 +154,36 @@ class MqttReceiver(Receiver[T]):
         connection = await Connection.open(self._login, self._welcome, self._take)
         connection.lost.add_done_callback(self._stir_up)
         try:
-            await self._join(connection)
-            self._link.up()
-            while True:
-                await self._stir.wait()
-                self._stir.clear()
-                await self._take_backlog()
-                connection.resume()
-                if connection.lost.done():
-                    raise connection.lost.result()
+            async with asyncio.TaskGroup() as group:
+                # The answer to a subscription may come behind more messages than there is room for.
+                joining = group.create_task(self._join(connection), name=f"mqtt join[{self.name}]")
+                try:
+                    while not connection.lost.done():
+                        await self._stir.wait()
+                        self._stir.clear()
+                        await self._take_backlog()
+                        connection.resume()
+                finally:
+                    joining.cancel()
+            raise connection.lost.result()
         finally:
             self._connection = None
             await connection.close()
 
     async def _join(self, connection: Connection) -> None:
         """Let the broker's subscriptions be those that are wanted."""
-        missing = {topic: qos for topic, qos in self._wanted.items() if self._granted.get(topic) != qos}
-        if missing:
-            await connection.subscribe(missing, NEW_ONLY if self.link.ups else 0)
-            self._granted |= missing
-        for topic in self._granted.keys() - self._wanted.keys():
-            await connection.unsubscribe(topic)
-            del self._granted[topic]
+        try:
+            missing = {topic: qos for topic, qos in self._wanted.items() if self._granted.get(topic) != qos}
+            if missing:
+                await connection.subscribe(missing, NEW_ONLY if self.link.ups else 0)
+                self._granted |= missing
+            for topic in self._granted.keys() - self._wanted.keys():
+                await connection.unsubscribe(topic)
+                del self._granted[topic]
+        except OSError as exc:
+            connection.fail(exc)
+        else:
+            self._link.up()
 
     async def _take_backlog(self) -> None:
         """Hand over what found no room, as there comes some."""
@@ -307,6 +315,7 @@ class MqttReceiver(Receiver[T]):
         policy = self.config.overflow
         if meta["qos"] or policy == "block":
             self._backlog.append((payload, meta))
+            self._link.up()  # whatever is still to be answered
             self._stir_up()
             if self._connection is not None:
                 self._connection.pause()

@@ -36,8 +36,9 @@ PEERS = (
     "pyserial-asyncio",
     "serialx",
     "heisskleber",
+    "aiomqtt",
 )
-MODULES = ("dispatch", "urgent", "memory", "timers", "zmq", "serial")
+MODULES = ("dispatch", "urgent", "memory", "timers", "zmq", "zmq_adapter", "serial", "mqtt")
 WORKER_TIMEOUT = 120.0
 
 

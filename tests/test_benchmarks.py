@@ -35,7 +35,7 @@ def report_of(name: str, file: Path) -> dict[str, Any]:
         "dispatch.one", "dispatch.ten", "dispatch.types", "dispatch.many", "dispatch.plain",
         "urgent.idle", "urgent.idle-frozen", "urgent.busy", "urgent.busy-frozen",
         "memory.event", "memory.import", "timers.ticking", "timers.many", "zmq.rate", "zmq.round-trip",
-        "serial.lines", "serial.slow",
+        "serial.lines", "serial.slow", "mqtt.qos0", "mqtt.qos1",
     ],
 )  # fmt: skip
 def test_a_benchmark_runs_and_its_ledger_balances(name: str, tmp_path: Path) -> None:

@@ -336,6 +336,27 @@ async def test_what_is_not_accepted_is_bounded(broker: Mosquitto) -> None:
         assert await take(receiver, 1) == [5]
 
 
+async def test_a_session_with_more_than_there_is_room_for_begins(broker: Mosquitto, version: str) -> None:
+    """A receiver whose broker has kept more than fits is up, and gets it all as it takes it."""
+    options = remembered(broker, protocol=version, maxsize=10, timeout=0.2)
+    async with MqttReceiver(options) as before:
+        await before.connected(PATIENCE)
+    async with MqttSender(config(broker, qos=1)) as sender:
+        for number in range(3000):
+            await sender.send(number)
+    async with MqttReceiver(options) as receiver:
+        await receiver.connected(PATIENCE)
+        assert await nothing_after(receiver, 0.3) == 10
+        assert await take(receiver, 3000) == list(range(3000))
+        assert receiver.link.ups == 1
+
+
+async def nothing_after(receiver: MqttReceiver[Any], seconds: float) -> int:
+    """Let time pass; return how many wait then."""
+    await asyncio.sleep(seconds)
+    return receiver.counts.waiting
+
+
 @pytest.mark.parametrize(("policy", "first"), [("drop_oldest", 190), ("drop_newest", 0)])
 async def test_a_flood_of_qos_0_drops_by_policy(broker: Mosquitto, policy: Any, first: int) -> None:
     """Only as many as there is room for stay, the newest or the oldest, and the others are counted."""
