@@ -14,8 +14,8 @@ __all__ = ["Stream", "StreamOptions", "adopt", "connect"]
 
 CHUNK = 64 * 1024
 """Bytes read at once."""
-TLS_FAREWELL = 1.0
-"""Seconds that the end of TLS may take; no data waits for it."""
+TLS_FAREWELL = 60.0
+"""Seconds that asyncio gives the end of TLS, data included; `Stream.close` bounds it better."""
 
 
 class StreamOptions(Protocol):
@@ -50,8 +50,7 @@ class Stream(asyncio.BufferedProtocol):
         """Why the connection is over; None while it is not, or if the peer closed it in good order."""
         self.is_over = False
         self._transport: asyncio.Transport | None = None
-        self._buffer = bytearray(CHUNK)
-        self._view = memoryview(self._buffer)
+        self._view = memoryview(bytearray(CHUNK))
         self._over: asyncio.Future[None] = loop.create_future()
         self._gone: asyncio.Future[None] = loop.create_future()
         self._may_write: asyncio.Future[None] | None = None
@@ -66,8 +65,12 @@ class Stream(asyncio.BufferedProtocol):
         self._transport = transport  # type: ignore[assignment]
         self.peer = place_of(transport.get_extra_info("peername"))
 
-    def get_buffer(self, sizehint: int) -> bytearray:
-        return self._buffer
+    def get_buffer(self, sizehint: int) -> memoryview:
+        # asyncio's TLS slices what it gets, so it must not be a bytearray, whose slices are copies; and what
+        # is left when the peer closes must fit, for it asks once.
+        if sizehint > len(self._view):
+            self._view = memoryview(bytearray(sizehint))
+        return self._view
 
     def buffer_updated(self, nbytes: int) -> None:
         try:

@@ -32,6 +32,8 @@ BATCH = 1000
 BATCH_BYTES = 64 * 1024
 BEHIND = 2**20
 """Bytes by which a peer of a listening sender may be behind before the others wait for it."""
+FAREWELL = 0.5
+"""Seconds that a receiver gives the other side to end TLS in good order."""
 
 
 @attrs.frozen(kw_only=True)
@@ -183,7 +185,7 @@ class TcpSender(Sender[T]):
         stream = Stream()
         name = config.server_name or config.host
         await connect(stream, config.host, config.port, config, self._tls.context(), name)
-        stream.limit(0)
+        stream.limit(1)  # with 0, asyncio's TLS pauses when nothing is left, and for ever
         self._link.up()
         try:
             async with asyncio.TaskGroup() as group:
@@ -283,7 +285,7 @@ class TcpReceiver(Receiver[T]):
             make=self._intake,
             serve=Intake.pump,
             context=self._tls.context,
-            patience=lambda: self.config.flush_timeout,
+            patience=lambda: FAREWELL,
         )
 
     @property
@@ -324,7 +326,7 @@ class TcpReceiver(Receiver[T]):
         try:
             await stream.pump()
         finally:
-            await stream.close(config.flush_timeout)
+            await stream.close(FAREWELL)
 
     def _intake(self) -> Intake:
         framer = self.config.framer()
