@@ -361,7 +361,7 @@ async def test_text_is_written_in_the_encoding(cable: NullModem, receiver: Any, 
 async def test_a_line_without_end_costs_itself(
     cable: NullModem, sender: Any, receiver: Any, size: int
 ) -> None:
-    """A line of 100 MB is skipped and counted once, in level memory, and the next one is received."""
+    """A line of 100 MB is skipped and counted once, and the next one is received."""
     async with receiver() as lines, sender(max_size=size) as out:
         await lines.connected(5)
         await out.send(b"x" * size)
