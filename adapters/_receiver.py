@@ -162,7 +162,11 @@ class Receiver(Adapted, Generic[T_co]):
     def _tell_bad(self, exc: UnpackerError) -> None:
         count = sum(self._bad.values())
         if count & (count - 1) == 0:
-            logger.warning("%s: %d bad frames so far; the last: %s", self.name, count, exc)
+            # What it says of the bytes, and not the bytes: they may be anybody's secret.
+            size, problem = len(exc.payload), exc.why
+            logger.warning(
+                "%s: %d bad frames so far; the last, of %d bytes: %s", self.name, count, size, problem
+            )
         if self.on_bad is not None:
             try:
                 self.on_bad(exc)

@@ -9,6 +9,8 @@ from typing import Any
 
 import attrs
 
+from nexus.adapters._safe import why
+
 __all__ = ["Quarantine", "Quarantined"]
 
 logger = logging.getLogger(__name__)
@@ -51,12 +53,12 @@ class Quarantine:
         """Put an item aside; the first of its reason is logged, then one for each doubling."""
         count = self._counts[item.reason] = self._counts.get(item.reason, 0) + 1
         if count & (count - 1) == 0:
+            # What is wrong, and not what came: that may be anybody's secret.
+            problem = getattr(item.error, "why", None) or (
+                why(item.error) if item.error else "no rule takes it"
+            )
             logger.warning(
-                "%s put an item aside (%s, %d so far): %s",
-                self._name,
-                item.reason,
-                count,
-                item.error or "no rule",
+                "%s put an item aside (%s, %d so far): %s", self._name, item.reason, count, problem
             )
         if self._handler is not None:
             try:
