@@ -14,6 +14,9 @@ __all__ = ["OutItem", "Outbox", "SendOverflow"]
 SendOverflow: TypeAlias = Literal["block", "drop_oldest", "drop_newest", "fail"]
 """What happens when there is no room: `send` waits, an item is dropped and counted, or `send` raises."""
 
+PORTION = 0.01
+"""Seconds between the portions in which a backlog goes."""
+
 MAX_LANES = 64
 """Priorities that may be waiting at once."""
 
@@ -86,6 +89,11 @@ class Outbox:
         """The priorities of which frames wait."""
         self._waiting = 0
         self._held = 0
+        self._backlog = 0
+        """Frames that waited when the link came up, and still go at `_rate`."""
+        self._rate = 0.0
+        self._credit = 0.0
+        self._credited = 0.0
         self._taker: asyncio.Future[None] | None = None
         self._empty: list[asyncio.Future[None]] = []
 
@@ -162,24 +170,47 @@ class Outbox:
         self._add(lane, item)
         return True
 
+    def catch_up(self, rate: float) -> None:
+        """Let what waits now go no faster than this, for a peer that is just back.
+
+        Args:
+            rate: frames a second.
+        """
+        self._backlog, self._rate = self._waiting, rate
+        self._credit, self._credited = 0.0, asyncio.get_running_loop().time()
+
     async def wait(self) -> None:
         """Wait until there is something to take. One task at a time."""
         while not self._waiting:
+            self._backlog = 0
             self._taker = asyncio.get_running_loop().create_future()
             try:
                 await self._taker
             finally:
                 self._taker = None
+        if self._backlog > 0:
+            now = asyncio.get_running_loop().time()
+            self._credit += self._rate * (now - self._credited)
+            self._credited = now
+            portion = max(1.0, min(self._backlog, self._rate * PORTION))
+            if self._credit < portion:
+                await asyncio.sleep((portion - self._credit) / self._rate)
+                self._credit, self._credited = portion, asyncio.get_running_loop().time()
 
     def take(self, limit: int = 1, max_bytes: int = 2**62) -> list[OutItem]:
-        """Take up to `limit` frames, the most urgent first; at least one if there is one."""
+        """Take up to `limit` frames, the most urgent first; at least one if there is one, after `wait`."""
         items: list[OutItem] = []
         size = 0
+        if self._backlog > 0:
+            limit = min(limit, int(self._credit))
         while self._waiting and len(items) < limit and size < max_bytes:
             priority = self._order[0]
             item = self._pop(priority, self._lanes[priority])
             size += len(item.payload)
             items.append(item)
+        if self._backlog > 0:
+            self._backlog -= len(items)
+            self._credit -= len(items)
         return items
 
     def done(self, item: OutItem) -> None:

@@ -7,6 +7,7 @@ import logging
 from typing import Any, Generic, TypeVar
 
 from nexus.adapters._adapted import Adapted, CommonConfig, Counts
+from nexus.adapters._link import LinkState
 from nexus.adapters._outbox import Outbox, OutItem, SendOverflow
 from nexus.adapters._packing import Packer, json_packer
 from nexus.adapters._safe import why
@@ -30,7 +31,13 @@ class Sender(Adapted, Generic[T_contra]):
         config: has the fields of `CommonConfig`.
         packer: turns data into a frame.
         overflow: what happens to a frame that finds no room.
+
+    Attributes:
+        catch_up_rate: frames a second at which those go that waited while the link was down, so that a peer
+            that is just back is not run over. What is sent meanwhile waits behind those of its priority.
     """
+
+    catch_up_rate: float = 10_000.0
 
     def __init__(
         self,
@@ -47,6 +54,7 @@ class Sender(Adapted, Generic[T_contra]):
         self._encoding = "utf-8"
         """How text is written, where the packer gives text."""
         self._outbox = Outbox(config.maxsize, overflow=overflow)
+        self._link.listen(self._catch_up)
 
     @property
     def counts(self) -> Counts:
@@ -116,6 +124,10 @@ class Sender(Adapted, Generic[T_contra]):
         except TimeoutError:
             return False
         return not len(self._outbox)
+
+    def _catch_up(self, state: LinkState) -> None:
+        if state.state == "up" and self._outbox.waiting:
+            self._outbox.catch_up(self.catch_up_rate)
 
     def _item(self, data: Any, priority: int, options: dict[str, Any]) -> OutItem:
         return OutItem(self._pack(data), priority, self._check(options))

@@ -160,6 +160,30 @@ async def test_closing_tells_everybody() -> None:
 
 
 @virtual_time
+async def test_a_backlog_goes_at_its_rate() -> None:
+    """What waited when the link came up goes in portions, no faster than asked; then all goes at once."""
+    outbox = Outbox(10_000)
+    loop = asyncio.get_running_loop()
+    for number in range(1000):
+        outbox.offer(item(number))
+    began = loop.time()
+    outbox.catch_up(2000)
+    sizes = []
+    while outbox.waiting:
+        await outbox.wait()
+        sizes.append(len(taken := outbox.take(10_000)))
+        for each in taken:
+            outbox.done(each)
+        assert outbox.done_count <= 2000 * (loop.time() - began) + 1e-6
+    assert loop.time() - began == pytest.approx(0.5)
+    assert max(sizes) == 20
+    for number in range(1000):
+        outbox.offer(item(number))
+    await outbox.wait()
+    assert len(outbox.take(10_000)) == 1000
+
+
+@virtual_time
 async def test_emptied_waits_for_the_transport() -> None:
     """It is empty when the transport has said of each frame that it is done, not when it was taken."""
     outbox = Outbox()
