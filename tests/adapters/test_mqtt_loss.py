@@ -114,7 +114,7 @@ async def handled_in_spite(form: Form, protocol: Any, folder: Path, when: str, p
                 assert sender.counts.dropped == {}
             async with asyncio.timeout(patience):
                 while len(set(consumer.handled())) < form.messages + 1:
-                    await consumer.progress()
+                    await asyncio.sleep(0.05)
         except TimeoutError:
             pass  # whoever asked judges what is missing
         finally:
