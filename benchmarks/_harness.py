@@ -38,7 +38,7 @@ PEERS = (
     "heisskleber",
     "aiomqtt",
 )
-MODULES = ("dispatch", "urgent", "memory", "timers", "zmq", "zmq_adapter", "serial", "mqtt")
+MODULES = ("dispatch", "urgent", "memory", "timers", "zmq", "zmq_adapter", "serial", "mqtt", "tcp")
 WORKER_TIMEOUT = 120.0
 
 
