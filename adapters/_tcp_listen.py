@@ -123,7 +123,6 @@ class Listener(Generic[S]):
 
     async def run(self) -> None:
         """Accept and serve peers until cancelled; then close them all."""
-        self._link.down("no peer has connected yet")
         try:
             async with asyncio.TaskGroup() as group:
                 for sock in self._listening:
@@ -189,7 +188,7 @@ class Listener(Generic[S]):
             self.peers.discard(stream)
             await stream.close(self._patience())
         if not self.peers:
-            self._link.down("no peer is connected")
+            self._link.connecting()
 
     def _note_end(self, stream: S, exc: BaseException | None) -> None:
         if isinstance(exc, PeerCut):

@@ -46,11 +46,11 @@ class TcpConfig(TlsConfig):
     insecure: bool = option(
         False, help="listen beyond loopback though peers need not show who they are by a certificate"
     )
-    framing: Literal["line", "fixed", "length"] = option("line", help="how frames are told apart")
+    frame: Literal["line", "fixed", "length"] = option("line", help="how frames are told from each other")
     terminator: bytes = option(b"\n", help="what ends a line")
-    size: int | None = option(None, low=1, unit="bytes", help="of every frame, with fixed framing")
-    width: int = option(4, low=1, high=8, unit="bytes", help="of the length, with length framing")
-    byteorder: Literal["big", "little"] = option("big", help="of the length")
+    size: int | None = option(None, low=1, unit="bytes", help="of every frame, where frame is fixed")
+    width: int = option(4, low=1, high=8, unit="bytes", help="of the length, where frame is length")
+    byteorder: Literal["big", "little"] = option("big", help="of the length, where frame is length")
     max_size: int = option(2**20, low=1, unit="bytes", help="the largest frame")
     maxsize: int = option(1000, low=1, help="frames that each half holds")
     overflow: Overflow = option(
@@ -103,7 +103,7 @@ class TcpConfig(TlsConfig):
     def framer(self) -> Framer:
         """Make what tells the frames of one connection apart."""
         return make_framer(
-            self.framing,
+            self.frame,
             terminator=self.terminator,
             size=self.size,
             width=self.width,

@@ -267,11 +267,11 @@ async def test_a_relay_that_is_killed_loses_at_most_what_was_under_way() -> None
 @pytest.mark.parametrize(
     "options",
     [
-        {"framing": "line"},
-        {"framing": "line", "terminator": b"\r\n"},
-        {"framing": "fixed", "size": 3},
-        {"framing": "length"},
-        {"framing": "length", "width": 2, "byteorder": "little"},
+        {"frame": "line"},
+        {"frame": "line", "terminator": b"\r\n"},
+        {"frame": "fixed", "size": 3},
+        {"frame": "length"},
+        {"frame": "length", "width": 2, "byteorder": "little"},
     ],
     ids=str,
 )
@@ -293,7 +293,7 @@ async def test_a_frame_the_other_side_could_not_find_is_refused_where_it_is_sent
     """A line that holds its own end, and a frame of the wrong size, raise in `send`."""
     async with (
         sender_to(0, listen=True) as lines,
-        sender_to(0, listen=True, framing="fixed", size=3) as fixed,
+        sender_to(0, listen=True, frame="fixed", size=3) as fixed,
     ):
         with pytest.raises(PackerError, match="terminator"):
             await lines.send(b"a\nb")
@@ -303,7 +303,7 @@ async def test_a_frame_the_other_side_could_not_find_is_refused_where_it_is_sent
 
 async def test_a_stream_that_cannot_go_on_is_opened_anew() -> None:
     """A length beyond `max_size` costs the connection and is counted; the next one works."""
-    async with Server() as server, receiver_of(server.port, framing="length") as receiver:
+    async with Server() as server, receiver_of(server.port, frame="length") as receiver:
         _, writer = await server.peers.get()
         writer.write(b"\0\0\0\1a" + b"\x7f\xff\xff\xff")
         assert (await receiver.receive())[0] == b"a"
@@ -373,7 +373,7 @@ async def _read_lines(reader: asyncio.StreamReader, count: int) -> int:
 async def attacked(**options: Any) -> AsyncIterator[tuple[TcpReceiver[bytes], Callable[[], Any]]]:
     """A receiver with a good peer; gives it and what asserts that the good peer is served."""
     async with listening(**options) as receiver, peer_of(receiver) as (_, writer):
-        prefix = b"\0\0\0\4" if options.get("framing") == "length" else b""
+        prefix = b"\0\0\0\4" if options.get("frame") == "length" else b""
 
         async def served() -> None:
             writer.write(prefix + b"good" + (b"" if prefix else b"\n"))
@@ -393,7 +393,7 @@ def memory() -> int:
 @pytest.mark.parametrize("claim", [b"\x7f\xff\xff\xff", b"\xff\xff\xff\xff", b"\0\x10\0\1"])
 async def test_a_peer_that_claims_too_much_is_cut_at_once(claim: bytes) -> None:
     """The claim alone is enough: nothing is allocated for it, and the reason is counted."""
-    async with attacked(framing="length") as (receiver, served):
+    async with attacked(frame="length") as (receiver, served):
         before = memory()
         async with peer_of(receiver, claim) as (reader, _):
             assert await reader.read() == b""
@@ -420,7 +420,7 @@ async def test_a_line_without_end_is_not_kept_and_is_cut_in_time() -> None:
 
 async def test_a_frame_that_does_not_end_in_time_costs_its_peer() -> None:
     """An unfinished frame is not waited for beyond `frame_timeout`; an idle peer may stay."""
-    async with attacked(frame_timeout=0.2, framing="length") as (receiver, served):
+    async with attacked(frame_timeout=0.2, frame="length") as (receiver, served):
         async with peer_of(receiver, b"\0\0\0\5abc") as (reader, _):
             assert await reader.read() == b""
         await until(lambda: receiver.refused == {"unfinished": 1})
@@ -472,10 +472,10 @@ async def test_peers_that_say_nothing_make_room() -> None:
         await served()
 
 
-@pytest.mark.parametrize("framing", ["line", "length"])
-async def test_garbage_costs_nobody_else(framing: str) -> None:
+@pytest.mark.parametrize("frame", ["line", "length"])
+async def test_garbage_costs_nobody_else(frame: str) -> None:
     """Random bytes make bad frames, or end their peer; others go on."""
-    async with attacked(framing=framing) as (receiver, served):
+    async with attacked(frame=frame) as (receiver, served):
         for _ in range(20):
             async with peer_of(receiver, os.urandom(5000)):
                 pass
@@ -545,7 +545,7 @@ async def test_the_default_listens_on_loopback_only(half: Any) -> None:
         ({"port": 70_000}, "TcpConfig.port"),
         ({"listen": 1}, "TcpConfig.listen"),
         ({"retry": "sometimes"}, "TcpConfig.retry"),
-        ({"framing": "fixed"}, "TcpConfig.size: found none"),
+        ({"frame": "fixed"}, "TcpConfig.size: found none"),
         ({"terminator": b""}, "TcpConfig.terminator"),
         ({"max_held": 10}, "TcpConfig.max_held"),
         ({"cert_file": "/some"}, "TcpConfig.cert_file.*tls is off"),
