@@ -129,9 +129,8 @@ def discard(transport: asyncio.Transport) -> None:
             (port.reset_output_buffer if isinstance(port, _Port) else port.reset_write_buffer)()
 
 
-async def closed(transport: asyncio.Transport) -> None:
-    """Wait until a transport whose connection was lost has let go of the device."""
-    port = transport.get_extra_info("serial")
+async def closed(port: object) -> None:
+    """Wait until what was the ``serial`` of a transport, before that was lost, has let go of the device."""
     if isinstance(port, _Port) and port.closing is not None:
         await asyncio.shield(port.closing)
 

@@ -67,6 +67,7 @@ class Port(asyncio.Protocol):
         """Why it can no longer be used."""
         self.taps: set[Tap] = set()
         self._transport: asyncio.Transport | None = None
+        self._device: object = None
         self._loop = asyncio.get_running_loop()
         self._lost = self._loop.create_future()
         self._is_paused = False
@@ -84,6 +85,7 @@ class Port(asyncio.Protocol):
         # What was written must be told from what waits: all is written when nothing waits.
         transport.set_write_buffer_limits(high=0)
         self._transport = transport
+        self._device = transport.get_extra_info("serial")  # the transport forgets it before it is closed
 
     def tap(self) -> Tap:
         """Give what comes from now on."""
@@ -147,7 +149,7 @@ class Port(asyncio.Protocol):
         finally:
             _abort(transport)
         await asyncio.shield(self._lost)
-        await closed(transport)
+        await closed(self._device)
 
     def fail(self, error: OSError) -> None:
         """Give it up."""
