@@ -76,6 +76,18 @@ def test_filters_are_fine_where_they_belong(topic: str) -> None:
         Will(topic=topic)
 
 
+@given(st.text(st.characters(exclude_categories=()), max_size=20) | st.text("a/+#$\0\n", max_size=12))
+def test_any_text_is_a_topic_or_an_error(text: str) -> None:
+    """Nothing but `ConfigError` comes of any text, and whatever is a topic is a filter too."""
+    fine = []
+    for check in (check_topic, check_filter):
+        try:
+            fine.append(check(text))
+        except ConfigError:
+            fine.append(None)
+    assert fine[0] is None or fine[0] == fine[1]
+
+
 @pytest.mark.parametrize(
     "options",
     [
