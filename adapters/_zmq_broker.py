@@ -42,6 +42,10 @@ class BrokerCounts:
     refused: int
     """Peers that did not get past the handshake."""
 
+    def as_dict(self) -> dict[str, int]:
+        """Return it as JSON-ready data."""
+        return attrs.asdict(self)
+
 
 class ZmqBroker:
     """Passes what publishers send on to who subscribes to it, and subscriptions back.
@@ -70,9 +74,15 @@ class ZmqBroker:
     @property
     def counts(self) -> BrokerCounts:
         """What it has done."""
-        peers = [monitor.peers for monitor in self._monitors] or [0, 0]
+        publishers, subscribers = [monitor.peers for monitor in self._monitors] or [0, 0]
         return BrokerCounts(
-            self._messages, self._size, self._subscriptions, *peers, self._too_large, self._refused
+            self._messages,
+            self._size,
+            self._subscriptions,
+            publishers,
+            subscribers,
+            self._too_large,
+            self._refused,
         )
 
     def open(self) -> None:
@@ -154,7 +164,8 @@ class ZmqBroker:
             Monitor(socket, has_name=False, on_peers=lambda: None, on_failed=self._note_refused)
         )
         open_socket(socket, config.address("sender"), binds=True)
-        return socket.getsockopt_string(zmq.LAST_ENDPOINT)
+        address: str = socket.getsockopt_string(zmq.LAST_ENDPOINT)
+        return address
 
     async def _down(self, publishers: ZmqWire, subscribers: ZmqWire) -> None:
         limit = self.config.max_message

@@ -213,11 +213,12 @@ def open_socket(socket: AnySocket, address: str, *, binds: bool) -> None:
         else:
             socket.connect(address)
     except zmq.ZMQError as exc:
-        why = os.strerror(exc.errno) if 0 < (exc.errno or 0) < 1000 else exc.strerror
+        number = exc.errno or 0
+        why = os.strerror(number) if 0 < number < 1000 else exc.strerror  # with libzmq's own above
         verb = "bind" if binds else "connect to"
         if exc.errno in (errno.EINVAL, zmq.EPROTONOSUPPORT, zmq.ENOCOMPATPROTO):
             raise ConfigError(f"host: libzmq cannot {verb} {address!r}: {why}") from exc
-        raise OpenError(exc.errno or 0, f"cannot {verb} {address}: {why}") from exc
+        raise OpenError(number, f"cannot {verb} {address}: {why}") from exc
 
 
 async def close_context(context: zmq.Context[Any], linger: float) -> None:
@@ -231,10 +232,14 @@ async def close_context(context: zmq.Context[Any], linger: float) -> None:
     loop = asyncio.get_running_loop()
     done = loop.create_future()
 
+    def tell() -> None:
+        if not done.done():
+            done.set_result(None)
+
     def term() -> None:
         context.term()
         with contextlib.suppress(RuntimeError):  # the loop is closed
-            loop.call_soon_threadsafe(lambda: done.done() or done.set_result(None))
+            loop.call_soon_threadsafe(tell)
 
     threading.Thread(target=term, name="zmq.linger", daemon=True).start()
     await done

@@ -30,6 +30,9 @@ LOOK = 0.1
 """Seconds between looks at a socket that is waited for, against a signal taken by a call made past its
 wires, and to notice a socket that was closed underneath."""
 
+PAUSE = 1e-3
+"""Seconds before the second try to send on a socket that does not say whether there is room; they double."""
+
 AnySocket: TypeAlias = "zmq.Socket[Any]"
 
 _EVENTS = zmq.EVENTS
@@ -68,6 +71,8 @@ class ZmqPort:
         self.loop: asyncio.AbstractEventLoop | None = None
         self._descriptor: int | sockets.socket | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._later: asyncio.TimerHandle | None = None
+        self._pause = PAUSE
         self._soon: asyncio.Handle | None = None
         self._soon_on: asyncio.AbstractEventLoop | None = None
 
@@ -142,8 +147,18 @@ class ZmqPort:
             return
         if events & _POLLIN and self.readers:
             self.wake(self.readers)
-        if events & _POLLOUT and self.writers and (signalled or not self._is_vague):
-            self.wake(self.writers)
+        if events & _POLLOUT and self.writers:
+            if signalled or not self._is_vague:
+                self._pause = PAUSE
+                self.wake(self.writers)
+            elif self._later is None and self.loop is not None:
+                # Perhaps this look has taken their signal; to wake them each time would be to spin.
+                self._later = self.loop.call_later(self._pause, self._wake_writers)
+                self._pause = min(2 * self._pause, LOOK)
+
+    def _wake_writers(self) -> None:
+        self._later = None
+        self.wake(self.writers)
 
     def look_soon(self) -> None:
         """Look once in this turn of the loop, however many calls were made."""
@@ -182,10 +197,10 @@ class ZmqPort:
 
     def detach(self) -> None:
         """Stop watching."""
-        for handle in (self._timer, self._soon):
+        for handle in (self._timer, self._soon, self._later):
             if handle is not None:
                 handle.cancel()
-        self._timer = self._soon = None
+        self._timer = self._soon = self._later = None
         if self._descriptor is not None:
             if self.loop is not None and not self.loop.is_closed():
                 self.loop.remove_reader(self._descriptor)

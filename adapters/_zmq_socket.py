@@ -229,9 +229,11 @@ class ZmqWire:
         send = self._port.send
         while held:
             frames = held[0]
-            if len(held) > 1 and len(frames) == 1 and not self._closed:
+            if len(held) > 1 and len(frames) < 3 and not self._closed:
                 try:
-                    send(frames[0], _NOBLOCK)
+                    if len(frames) == 2:
+                        send(frames[0], _MORE)
+                    send(frames[-1], _NOBLOCK)
                 except zmq.ZMQError:
                     if not self._offer(frames):  # which knows what to make of it
                         return False
@@ -281,8 +283,10 @@ class ZmqWire:
                 return messages
             while len(messages) < self.batch:
                 frame = recv(_NOBLOCK, False)
-                if frame.more or len(frame) > limit:
-                    messages.append(self._take_parts(frame))
+                if frame.more:
+                    messages.append(self._take_parts(frame, recv(_NOBLOCK, False)))
+                elif len(frame) > limit:
+                    messages.append([bytes(frame.buffer[: limit + 1])])
                 else:
                     messages.append([frame.bytes])
                 # Asking is cheaper than being told EAGAIN: for the lone message, not for the flood.
@@ -300,10 +304,17 @@ class ZmqWire:
                 port.look_soon()
         return messages
 
-    def _take_parts(self, frame: Any) -> list[bytes]:
-        """Take the rest of a message, and keep no more of it than is allowed."""
+    def _take_parts(self, frame: Any, second: Any) -> list[bytes]:
+        """Take the rest of a message, and keep no more of it than is allowed.
+
+        Args:
+            second: the frame after the first.
+        """
+        if not second.more and len(frame) + 1 + len(second) <= self.max_message:
+            return [frame.bytes, second.bytes]
         frames: list[bytes] = []
         room = self.max_message
+        upcoming = second
         while True:
             if room >= 0:
                 frames.append(
@@ -314,7 +325,8 @@ class ZmqWire:
                 room -= len(frame) + 1  # one for the frame itself: a million empty ones are not nothing
             if not frame.more:
                 return frames
-            frame = self._port.recv(_NOBLOCK, False)  # libzmq gives a message whole or not at all
+            # libzmq gives a message whole or not at all
+            frame, upcoming = upcoming or self._port.recv(_NOBLOCK, False), None
 
     def _error(self, what: str, exc: zmq.ZMQError) -> Exception:
         """Say a libzmq error in our own words."""

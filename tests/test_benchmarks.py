@@ -34,7 +34,7 @@ def report_of(name: str, file: Path) -> dict[str, Any]:
     [
         "dispatch.one", "dispatch.ten", "dispatch.types", "dispatch.many", "dispatch.plain",
         "urgent.idle", "urgent.idle-frozen", "urgent.busy", "urgent.busy-frozen",
-        "memory.event", "memory.import", "timers.ticking", "timers.many", "zmq.rate", "zmq.round-trip",
+        "memory.event", "memory.import", "timers.ticking", "timers.many", "zmq.rate", "zmq.round-trip", "zmq_adapter.rate",
         "tcp.rate",
         "serial.lines", "serial.slow", "mqtt.qos0", "mqtt.qos1",
     ],

@@ -11,6 +11,8 @@ __all__ = ["main"]
 MODULES = {
     "demo": "nexus.cli.demo",
     "graph": "nexus.cli._graph",
+    "record": "nexus.cli._record",
+    "replay": "nexus.cli._replay",
     "run": "nexus.cli._run",
     "zmq-broker": "nexus.cli._zmq_broker",
 }

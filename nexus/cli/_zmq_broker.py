@@ -1,6 +1,11 @@
 """`nexus zmq-broker`: pass what publishers send on to subscribers."""
 
+from typing import TYPE_CHECKING
+
 import click
+
+if TYPE_CHECKING:
+    from nexus.adapters._zmq_broker import BrokerCounts, ZmqBroker
 
 __all__ = ["command"]
 
@@ -53,9 +58,9 @@ def command(
     insecure: bool,
     stats: float | None,
 ) -> None:
-    """Pass what publishers send on to who subscribes to it, until SIGINT or SIGTERM.
+    """Pass messages from publishers to subscribers.
 
-    Publishers (PUB) connect to one port, subscribers (SUB) to the other; zmq://HOST means this broker, and so
+    It runs until SIGINT or SIGTERM. Publishers (PUB) connect to one port, subscribers (SUB) to the other; zmq://HOST means this broker, and so
     do the processes of heisskleber.
     """
     import asyncio
@@ -87,14 +92,11 @@ def command(
     asyncio.run(_serve(broker, stats))
 
 
-async def _serve(broker: object, stats: float | None) -> None:
+async def _serve(broker: "ZmqBroker", stats: float | None) -> None:
     """Run the broker until a signal comes, then print what it has done."""
     import asyncio
     import signal
 
-    from nexus.adapters._zmq_broker import ZmqBroker
-
-    assert isinstance(broker, ZmqBroker)
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -115,10 +117,5 @@ async def _serve(broker: object, stats: float | None) -> None:
     click.echo(_line(counts))
 
 
-def _line(counts: object) -> str:
-    import attrs
-
-    return ", ".join(
-        f"{name.replace('_', ' ')} {value:,}"
-        for name, value in attrs.asdict(counts).items()  # type: ignore[call-overload]
-    )
+def _line(counts: "BrokerCounts") -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {value:,}" for name, value in counts.as_dict().items())

@@ -89,7 +89,7 @@ async def test_a_raw_intruder_gets_nothing_in() -> None:
                 socket.send_multipart([b"evil", b"1"])
             socket.close(linger=100)
         async with asyncio.timeout(5):
-            while len(receiver.refused) < 2:  # noqa: ASYNC110 - libzmq tells it by and by
+            while sum(receiver.refused.values()) < 2:  # noqa: ASYNC110 - libzmq tells it by and by
                 await asyncio.sleep(0.01)
         await friend.send("good")
         assert (await receiver.receive())[0] == "good"
@@ -141,7 +141,7 @@ async def test_without_a_list_the_servers_key_is_the_ticket() -> None:
         async with client(receiver) as intruder:
             await intruder.send("evil")
             async with asyncio.timeout(5):
-                while not receiver.refused.get("security"):  # noqa: ASYNC110 - libzmq tells it by and by
+                while not receiver.refused:  # noqa: ASYNC110 - libzmq tells it by and by
                     await asyncio.sleep(0.01)
         assert receiver.counts.items == 1
 
