@@ -82,7 +82,9 @@ class MqttSender(Sender[T]):
         assert self._login is not None
         connection = await Connection.open(self._login, self._welcome, self._take)
         try:
-            self._window = min(self.config.max_inflight, connection.receive_maximum)
+            # While one half is on its way the other fills, and goes in one piece.
+            half = (self.config.maxsize + 1) // 2
+            self._window = min(self.config.max_inflight, connection.receive_maximum, half)
             if connection.session_present:
                 self._send_again(connection)
             else:
@@ -126,6 +128,8 @@ class MqttSender(Sender[T]):
                     outbox.reject(unconfirmed.pop() if not mid else flight.pop(mid), "size")
                     continue
                 parts.append(part)
+            if not parts:
+                continue
             connection.write(b"".join(parts))
             written = False
             try:
@@ -197,5 +201,5 @@ class MqttSender(Sender[T]):
             self._outbox.reject(item, "refused")
         else:
             self._outbox.done(item)
-        if self._room is not None and len(self._flight) <= self._window * 3 // 4 and not self._room.done():
+        if self._room is not None and len(self._flight) <= self._window // 2 and not self._room.done():
             self._room.set_result(None)
