@@ -78,7 +78,8 @@ class Broker:
     """A broker of our own in this process, which can go and come back at the same ports."""
 
     def __init__(self, **options: Any) -> None:
-        self.config = ZmqConfig(**({"publisher_port": free_port(), "subscriber_port": free_port()} | options))
+        given: dict[str, Any] = {"publisher_port": free_port(), "subscriber_port": free_port()}
+        self.config = ZmqConfig(**(given | options))
         self.broker = ZmqBroker(self.config)
         self._task: asyncio.Task[None] | None = None
 
@@ -122,11 +123,16 @@ class PushPullPair:
         await self.relay.cut()
 
     def sender(self, *, packer: Any = None, **options: Any) -> ZmqSender[Any]:
-        given = {"pattern": self.pattern, "port": self.relay.port, "bind": False, "retry_cap": 0.1}
+        given: dict[str, Any] = {
+            "pattern": self.pattern,
+            "port": self.relay.port,
+            "bind": False,
+            "retry_cap": 0.1,
+        }
         return ZmqSender(ZmqConfig(**(given | options)), packer)
 
     def receiver(self, *, unpacker: Any = None, **options: Any) -> ZmqReceiver[Any]:
-        given = {"pattern": self.pattern, "port": self.port, "bind": True}
+        given: dict[str, Any] = {"pattern": self.pattern, "port": self.port, "bind": True}
         return ZmqReceiver(ZmqConfig(**(given | options)), unpacker=unpacker)
 
     async def ready(self, sender: ZmqSender[Any], receiver: ZmqReceiver[Any]) -> None:
@@ -178,7 +184,10 @@ class ZmqBrokerPair:
 
     def _config(self, options: dict[str, Any]) -> ZmqConfig:
         ports = self.broker.config
-        given = {"publisher_port": ports.publisher_port, "subscriber_port": ports.subscriber_port}
+        given: dict[str, Any] = {
+            "publisher_port": ports.publisher_port,
+            "subscriber_port": ports.subscriber_port,
+        }
         return ZmqConfig(**(given | {"retry_cap": 0.1} | options))
 
     def sender(self, *, packer: Any = None, **options: Any) -> ZmqSender[Any]:

@@ -28,7 +28,8 @@ pytestmark = pytest.mark.timeout(20)
 
 def pull(**options: Any) -> ZmqReceiver[Any]:
     """Make a PULL on a free port."""
-    return ZmqReceiver(ZmqConfig(**({"pattern": "pushpull", "port": 0} | options)))
+    given: dict[str, Any] = {"pattern": "pushpull", "port": 0}
+    return ZmqReceiver(ZmqConfig(**(given | options)))
 
 
 def port_of(half: ZmqReceiver[Any] | ZmqSender[Any]) -> int:
@@ -38,7 +39,8 @@ def port_of(half: ZmqReceiver[Any] | ZmqSender[Any]) -> int:
 
 def push_to(receiver: ZmqReceiver[Any], **options: Any) -> ZmqSender[Any]:
     """Make a PUSH to a PULL of the loopback."""
-    return ZmqSender(ZmqConfig(**({"pattern": "pushpull", "port": port_of(receiver)} | options)))
+    given: dict[str, Any] = {"pattern": "pushpull", "port": port_of(receiver)}
+    return ZmqSender(ZmqConfig(**(given | options)))
 
 
 async def until(condition: Callable[[], object]) -> None:
@@ -319,12 +321,12 @@ async def test_other_ways_than_ipv4(protocol: str, tmp_path: Path) -> None:
     """Files, memory and IPv6 carry the same."""
     if protocol == "ipv6" and not socket.has_ipv6:
         pytest.skip("this machine has no IPv6")
-    where: dict[str, Any] = {
+    where: dict[str, dict[str, Any]] = {
         "ipc": {"protocol": "ipc", "host": str(tmp_path / "socket")},
         "inproc": {"protocol": "inproc", "host": "somewhere"},
         "ipv6": {"host": "::1", "port": free_port()},
-    }[protocol]
-    config = ZmqConfig(pattern="pubsub", **where)
+    }
+    config = ZmqConfig(pattern="pubsub", **where[protocol])
     async with ZmqSender[int](config) as sender, ZmqReceiver[int](config, "a") as receiver:
         await sender.connected(5)
         await sender.subscribed("a", 5)

@@ -31,14 +31,20 @@ SERVER, FRIEND, STRANGER = keys(), keys(), keys()
 
 def server(**options: Any) -> ZmqReceiver[Any]:
     """Make a PULL with a key."""
-    given = {"pattern": "pushpull", "port": 0, "curve_secret": SERVER[1]}
+    given: dict[str, Any] = {"pattern": "pushpull", "port": 0, "curve_secret": SERVER[1]}
     return ZmqReceiver(ZmqConfig(**(given | options)))
 
 
 def client(receiver: ZmqReceiver[Any], **options: Any) -> ZmqSender[Any]:
     """Make a PUSH to it that gives up quickly."""
     port = int(receiver.address.rpartition(":")[2])
-    given = {"pattern": "pushpull", "port": port, "linger": 0, "flush_timeout": 0, "retry_cap": 0.05}
+    given: dict[str, Any] = {
+        "pattern": "pushpull",
+        "port": port,
+        "linger": 0,
+        "flush_timeout": 0,
+        "retry_cap": 0.05,
+    }
     return ZmqSender(ZmqConfig(**(given | options)))
 
 
