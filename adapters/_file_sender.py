@@ -111,6 +111,7 @@ class FileSender(Sender[T]):
         while True:
             if outbox.waiting:
                 await self._gather()
+                await outbox.wait()  # what waited while the link was down goes at a bounded rate
                 due = await self._write(writer)
                 self._link.up()
                 continue

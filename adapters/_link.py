@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Awaitable, Callable
 from typing import Any, Literal, TypeAlias
 
@@ -52,6 +53,7 @@ class Link:
         self._waits = Waits(self._retry)
         self._listeners: list[OnLink] = []
         self._waiters: set[asyncio.Future[None]] = set()
+        self._up_since = math.inf
 
     def listen(self, listener: OnLink) -> None:
         """Call the listener at every change from now on."""
@@ -72,8 +74,8 @@ class Link:
 
     def up(self) -> None:
         """Note that the connection stands."""
-        self._waits.reset()
         if not self.is_up:
+            self._up_since = asyncio.get_running_loop().time()
             self._set(state="up", error=None, attempts=0, ups=self.state.ups + 1)
 
     def down(self, error: str) -> None:
@@ -130,9 +132,12 @@ class Link:
             LinkDown: the connection has ended, and is not to be tried again.
         """
         ended = 0
+        wait = 0.0
+        loop = asyncio.get_running_loop()
         ends: tuple[type[Exception], ...] = (OSError, EOFError, TimeoutError, *lost)
         while True:
             self.connecting()
+            self._up_since = math.inf
             error = "the peer closed the connection"
             cause: BaseException | None = None
             try:
@@ -145,7 +150,11 @@ class Link:
             ended += 1
             if self._retry.again == "never" or (self._retry.again == "once" and ended > 1):
                 raise LinkDown(f"{self.state.name}: {error}") from cause
-            await asyncio.sleep(self._waits.next())
+            # A peer that takes connections and ends them at once is no better than one that is not there.
+            if loop.time() - self._up_since >= wait:
+                self._waits.reset()
+            wait = self._waits.next()
+            await asyncio.sleep(wait)
 
     def _set(self, **changes: Any) -> None:
         before, self.state = self.state, attrs.evolve(self.state, **changes)

@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from fixtures_tcp import Relay
@@ -102,6 +102,21 @@ async def test_a_server_that_is_down_is_tried_a_few_times_a_second() -> None:
         await until(lambda: len(tries) >= 8)
         assert "refused" in str(receiver.link.error).lower()
     assert tries[7] - tries[0] > 0.7
+
+
+async def test_a_server_that_takes_connections_and_ends_them_is_not_flooded() -> None:
+    """Being up for no time at all is no reason to be in a hurry: the waits grow all the same."""
+    ends: list[float] = []
+
+    async def end(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        ends.append(asyncio.get_running_loop().time())
+        writer.close()
+
+    server = await asyncio.start_server(end, "127.0.0.1", 0)
+    async with receiver_of(server.sockets[0].getsockname()[1]):
+        await until(lambda: len(ends) >= 8)
+    server.close()
+    assert ends[7] - ends[0] > 0.7
 
 
 @pytest.mark.parametrize("half", [TcpReceiver, TcpSender])
@@ -231,7 +246,7 @@ async def test_a_peer_that_does_not_read_holds_a_stop_up_no_longer_than_its_boun
         sender = sender_to(server.port, flush_timeout=0.2, maxsize=50)
         await sender.start()
         _, writer = await server.peers.get()
-        writer.transport.pause_reading()
+        cast(asyncio.Transport, writer.transport).pause_reading()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(0.5):
                 while True:
@@ -350,7 +365,7 @@ async def test_a_peer_that_stays_behind_is_cut_and_the_others_go_on() -> None:
         peer_of(sender) as (_, slow),
         peer_of(sender) as (reader, _),
     ):
-        slow.transport.pause_reading()
+        cast(asyncio.Transport, slow.transport).pause_reading()
         await until(lambda: len(sender._listener.peers) == 2)
         reading = asyncio.ensure_future(_read_lines(reader, 40))
         for _ in range(40):

@@ -195,7 +195,7 @@ async def test_certificates_let_it_listen_beyond_loopback(authority: Authority) 
     open_to_all = TcpConfig(host="0.0.0.0", port=0, listen=True, tls=True, **made)
     with pytest.raises(ConfigError, match="insecure"):
         await TcpReceiver(open_to_all).start()
-    async with TcpReceiver(attrs.evolve(open_to_all, ca_file=authority.file)) as receiver:
+    async with TcpReceiver[Any](attrs.evolve(open_to_all, ca_file=authority.file)) as receiver:
         assert receiver.port
 
 
