@@ -18,11 +18,29 @@ from fixtures_file import FilePair
 from fixtures_memory import MemoryPair
 from fixtures_mqtt import Mqtt5Pair, MqttPair
 from fixtures_serial import SerialPair, SerialxPair
+from fixtures_tcp import TcpListeningReceiverPair, TcpListeningSenderPair, TcpPair
+from fixtures_udp import UdpPair
+from fixtures_zmq import PubSubPair, PushPullPair, ZmqBrokerPair
 
 from nexus.adapters._base import LinkState
 from nexus.errors import BadCall, ConfigError, EndOfData, LinkDown, PackerError, UnpackerError
 
-PAIRS: list[Any] = [MemoryPair, FilePair, ConsolePair, MqttPair, Mqtt5Pair, SerialPair, SerialxPair]
+PAIRS: list[Any] = [
+    MemoryPair,
+    FilePair,
+    ConsolePair,
+    MqttPair,
+    Mqtt5Pair,
+    SerialPair,
+    SerialxPair,
+    TcpPair,
+    TcpListeningReceiverPair,
+    TcpListeningSenderPair,
+    UdpPair,
+    PushPullPair,
+    PubSubPair,
+    ZmqBrokerPair,
+]
 """The classes of the pairs."""
 
 LONG = bool(os.environ.get("NEXUS_LONG"))

@@ -8,6 +8,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 from real import free_port, require
@@ -72,7 +73,7 @@ async def process(code: str, port: int) -> AsyncIterator[asyncio.StreamReader]:
 async def test_their_tcp_receiver_reads_what_we_send() -> None:
     """Their client connects to our listening sender and reads every line."""
     async with (
-        TcpSender(TcpConfig(host="127.0.0.1", port=0, listen=True)) as sender,
+        TcpSender[Any](TcpConfig(host="127.0.0.1", port=0, listen=True)) as sender,
         process(RECEIVE.format(kind="tcp", name="Tcp"), sender.port) as said,
     ):
         for frame in FRAMES:
@@ -91,7 +92,9 @@ async def test_we_read_a_plain_server_as_their_receiver_does() -> None:
         await writer.wait_closed()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with TcpReceiver(TcpConfig(host="127.0.0.1", port=server.sockets[0].getsockname()[1])) as receiver:
+    async with TcpReceiver[Any](
+        TcpConfig(host="127.0.0.1", port=server.sockets[0].getsockname()[1])
+    ) as receiver:
         assert [(await receiver.receive())[0] for _ in FRAMES] == FRAMES
     server.close()
 
@@ -101,7 +104,7 @@ async def test_their_udp_receiver_reads_what_we_send() -> None:
     port = free_port(socket.SOCK_DGRAM)
     async with process(RECEIVE.format(kind="udp", name="Udp"), port) as said:
         assert await said.readline() == b"ready\n"
-        async with UdpSender(UdpConfig(port=port)) as sender:
+        async with UdpSender[Any](UdpConfig(port=port)) as sender:
             for frame in FRAMES:
                 await sender.send(frame)
             assert [json.loads(await said.readline()) for _ in FRAMES] == FRAMES
@@ -109,5 +112,5 @@ async def test_their_udp_receiver_reads_what_we_send() -> None:
 
 async def test_we_read_what_their_udp_sender_sends() -> None:
     """Each datagram of theirs is an item of ours."""
-    async with UdpReceiver(UdpConfig(port=0)) as receiver, process(SEND, receiver.port):
+    async with UdpReceiver[Any](UdpConfig(port=0)) as receiver, process(SEND, receiver.port):
         assert [(await receiver.receive())[0] for _ in FRAMES] == FRAMES
