@@ -62,7 +62,7 @@ class ZmqPort:
         self.get = base.get.__get__(socket)
         self.is_async = isinstance(socket, zmq.asyncio.Socket)
         # These say that there is room also when there is none (ZMQ_XPUB_NODROP).
-        self._is_vague = self.get(zmq.TYPE) in (zmq.PUB, zmq.XPUB)
+        self.is_vague = self.get(zmq.TYPE) in (zmq.PUB, zmq.XPUB)
         self.wires: weakref.WeakSet[object] = weakref.WeakSet()
         self.readers: list[asyncio.Future[None]] = []
         self.writers: list[asyncio.Future[None]] = []
@@ -148,7 +148,7 @@ class ZmqPort:
         if events & _POLLIN and self.readers:
             self.wake(self.readers)
         if events & _POLLOUT and self.writers:
-            if signalled or not self._is_vague:
+            if signalled or not self.is_vague:
                 self._pause = PAUSE
                 self.wake(self.writers)
             elif self._later is None and self.loop is not None:

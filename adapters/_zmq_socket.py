@@ -252,17 +252,20 @@ class ZmqWire:
         if self._closed:
             raise ConnectionAbortedError("the wire is closed")
         port = self._port
+        is_full = False
         try:
             if len(frames) > 1:
                 for frame in frames[:-1]:  # only the first can find no room: a message goes as a whole
                     port.send(frame, _MORE)
             port.send(frames[-1], _NOBLOCK)
         except zmq.Again:
+            # A look would take the signal that there is room, where asking does not tell.
+            is_full = port.is_vague
             return False
         except zmq.ZMQError as exc:
             raise self._error("send", exc) from exc
         finally:
-            if port.readers or port.writers or (port.is_async and port.has_own_waits):
+            if (port.readers or port.writers or (port.is_async and port.has_own_waits)) and not is_full:
                 port.look_soon()
         return True
 

@@ -21,7 +21,8 @@ class Subscribers:
     def __init__(self, patience: float | None) -> None:
         self._patience = patience
         self._prefixes: dict[bytes, None] = {}  # bounded by MAX_PREFIXES
-        self._wanted: tuple[bytes, ...] = ()
+        self.wanted: tuple[bytes, ...] = ()
+        """The prefixes subscribed to."""
         self._since = 0.0
         self._waiters: list[asyncio.Future[None]] = []
 
@@ -30,7 +31,7 @@ class Subscribers:
         self._since = asyncio.get_running_loop().time()
         if anew:
             self._prefixes.clear()
-            self._wanted = ()
+            self.wanted = ()
 
     def take(self, message: Sequence[bytes]) -> None:
         """Note what an XPUB socket received: 1 and a prefix to subscribe, 0 and a prefix to unsubscribe."""
@@ -42,14 +43,14 @@ class Subscribers:
                 self._prefixes = {b"": None}
         elif frame[:1] == b"\x00":
             self._prefixes.pop(frame[1:], None)
-        self._wanted = tuple(self._prefixes)
+        self.wanted = tuple(self._prefixes)
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_result(None)
 
     def want(self, topic: bytes) -> bool:
         """Say whether somebody subscribes to it."""
-        return topic.startswith(self._wanted)
+        return topic.startswith(self.wanted)
 
     @property
     def is_awaited(self) -> bool:

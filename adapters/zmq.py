@@ -9,7 +9,7 @@ says otherwise. A message is ``[topic, data]``.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, ClassVar, Final, TypeVar
 
 import zmq
@@ -31,7 +31,7 @@ __all__ = ["ADAPTER", "ZmqConfig", "ZmqReceiver", "ZmqSender"]
 T = TypeVar("T")
 
 DEFAULT_TOPIC: Final = "zmq"
-_TURN: Final = 64
+_TURN: Final = 256
 """Frames taken from the outbox at once."""
 _YIELD: Final = 256
 """Sends between two turns given to the event loop: with room, sending never waits by itself."""
@@ -98,6 +98,7 @@ class ZmqSender(_Half, Sender[T]):
         self._wire: ZmqWire | None = None
         """Where frames may go right away: there while the link is up."""
         self._sends = 0
+        self._framed = self.config.topic_frame
         self.on_link(self._note_link)
 
     async def send(self, data: T, *, priority: int = 0, **options: Any) -> None:
@@ -114,8 +115,8 @@ class ZmqSender(_Half, Sender[T]):
             return
         payload = self._pack(data)
         checked = self._check(options)
-        frames = (checked["topic"], payload) if self.config.topic_frame else (payload,)
-        if (not self._is_pub or self._subscribers.want(frames[0])) and wire.send_nowait(frames):
+        frames = (checked["topic"], payload) if self._framed else (payload,)
+        if (not self._is_pub or frames[0].startswith(self._subscribers.wanted)) and wire.send_nowait(frames):
             self._outbox.done_count += 1
             return
         await self._outbox.put(OutItem(payload, priority, checked))
@@ -198,21 +199,21 @@ class ZmqSender(_Half, Sender[T]):
             if not (link.is_up or (end.binds and self._is_pub)):
                 await link.wait_up()
             items = outbox.take(_TURN)
-            done = 0
+            settled = 0
             try:
                 for item in items:
                     if not self._offer(end, item):
                         break
-                    done += 1
+                    settled += 1
             finally:
-                outbox.put_back(items[done:])
-            if done < len(items):
+                outbox.put_back(items[settled:])
+            if settled < len(items):
                 await self._send_one(end)
 
     def _offer(self, end: End, item: OutItem) -> bool:
         """Give libzmq a frame, or drop it for want of a subscriber; False if either must wait."""
-        frames = self._frames(item)
-        if self._is_pub and not self._subscribers.want(frames[0]):
+        frames = (item.options["topic"], item.payload) if self._framed else (item.payload,)
+        if self._is_pub and not frames[0].startswith(self._subscribers.wanted):
             if self._subscribers.is_awaited:
                 return False
             self._outbox.reject(item, "no_subscriber")
@@ -227,7 +228,7 @@ class ZmqSender(_Half, Sender[T]):
         unsent = self._outbox.take(1)
         try:
             for item in unsent[:]:
-                frames = self._frames(item)
+                frames = (item.options["topic"], item.payload) if self._framed else (item.payload,)
                 if self._is_pub and not await self._subscribers.wait_a_while(frames[0]):
                     unsent.clear()
                     self._outbox.reject(item, "no_subscriber")
@@ -237,9 +238,6 @@ class ZmqSender(_Half, Sender[T]):
                 self._outbox.done(item)
         finally:
             self._outbox.put_back(unsent)
-
-    def _frames(self, item: OutItem) -> Sequence[bytes]:
-        return (item.options["topic"], item.payload) if self.config.topic_frame else (item.payload,)
 
     async def _follow(self, end: End) -> None:
         """Follow who subscribes to what."""
