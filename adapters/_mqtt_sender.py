@@ -20,6 +20,11 @@ T = TypeVar("T")
 
 BATCH = 512
 BATCH_BYTES = 256 * 1024
+TWOS = 20
+"""Frames of QoS 2 on their way to a broker of MQTT 3.1.1, which cannot say how many it takes.
+
+mosquitto takes as many unless told otherwise, and hangs up above that.
+"""
 REFUSED = 0x80
 """Reason codes from here on are errors."""
 
@@ -45,11 +50,13 @@ class MqttSender(Sender[T]):
         self._login: Login | None = None
         self._flight: dict[int, OutItem] = {}
         """Sent and not acknowledged, by identifier, in the order they were sent."""
+        self._twos = 0
+        """How many of them are of QoS 2."""
         self._released: set[int] = set()
         """Identifiers of QoS 2 that the broker has received and that wait for its last word."""
         self._last_mid = 0
         self._room: asyncio.Future[None] | None = None
-        self._window = self.config.max_inflight
+        self._window = self._two_window = self.config.max_inflight
         self._connection: Connection | None = None
 
     def _check(self, options: dict[str, Any]) -> dict[str, Any]:
@@ -85,6 +92,7 @@ class MqttSender(Sender[T]):
             # While one half is on its way the other fills, and goes in one piece.
             half = (self.config.maxsize + 1) // 2
             self._window = min(self.config.max_inflight, connection.receive_maximum, half)
+            self._two_window = self._window if self._v5 else min(self._window, TWOS)
             if connection.session_present:
                 self._send_again(connection)
             else:
@@ -112,12 +120,19 @@ class MqttSender(Sender[T]):
             await outbox.wait()
             unconfirmed: list[OutItem] = []
             parts: list[bytes] = []
-            for item in outbox.take(min(room, BATCH), BATCH_BYTES):
+            is_full = False
+            items = outbox.take(min(room, BATCH), BATCH_BYTES)
+            for number, item in enumerate(items):
                 options = item.options
                 if options["qos"]:
                     if options["qos"] > connection.maximum_qos:
                         outbox.reject(item, "qos")
                         continue
+                    if options["qos"] == 2:
+                        if is_full := self._twos >= self._two_window:
+                            outbox.put_back(items[number:])
+                            break
+                        self._twos += 1
                     mid = self._next_mid()
                     flight[mid] = item
                 else:
@@ -125,15 +140,14 @@ class MqttSender(Sender[T]):
                     unconfirmed.append(item)
                 part = wire.publish(options["first"], options["topic"], mid, item.payload, v5=v5)
                 if len(part) > connection.maximum_packet:
-                    outbox.reject(unconfirmed.pop() if not mid else flight.pop(mid), "size")
+                    outbox.reject(self._landed(mid) if mid else unconfirmed.pop(), "size")
                     continue
                 parts.append(part)
-            if not parts:
-                continue
-            connection.write(b"".join(parts))
             written = False
             try:
-                written = await connection.drained()
+                if parts:
+                    connection.write(b"".join(parts))
+                    written = await connection.drained()
             finally:
                 for item in unconfirmed:
                     if written:
@@ -141,6 +155,14 @@ class MqttSender(Sender[T]):
                     else:
                         # It may have gone in part; QoS 0 says at most once.
                         outbox.reject(item, "disconnected")
+            if is_full and not connection.lost.done():
+                await self._wait_for_room()
+
+    def _landed(self, mid: int) -> OutItem:
+        """Take a frame out of those on their way."""
+        item = self._flight.pop(mid)
+        self._twos -= item.options["qos"] == 2
+        return item
 
     async def _wait_for_room(self) -> None:
         self._room = asyncio.get_running_loop().create_future()
@@ -173,6 +195,7 @@ class MqttSender(Sender[T]):
         """Put what was not acknowledged back into the outbox, in order."""
         self._outbox.put_back(list(self._flight.values()))
         self._flight.clear()
+        self._twos = 0
         self._released.clear()
 
     def _welcome(self, connection: Connection) -> None:
@@ -191,9 +214,9 @@ class MqttSender(Sender[T]):
             return
         if kind not in (wire.PUBACK, wire.PUBREC, wire.PUBCOMP):
             raise wire.Malformed(f"the broker sent a packet of kind {first:#x} to a sender")
-        item = self._flight.pop(mid, None)
-        if item is None:
+        if mid not in self._flight:
             return
+        item = self._landed(mid)
         if kind == wire.PUBCOMP:
             self._released.discard(mid)
             self._outbox.done(item)
@@ -201,5 +224,7 @@ class MqttSender(Sender[T]):
             self._outbox.reject(item, "refused")
         else:
             self._outbox.done(item)
-        if self._room is not None and len(self._flight) <= self._window // 2 and not self._room.done():
-            self._room.set_result(None)
+        room = self._room
+        few = len(self._flight) <= self._window // 2 and self._twos <= self._two_window // 2
+        if few and room is not None and not room.done():
+            room.set_result(None)

@@ -168,6 +168,20 @@ async def all_of(receiver: MqttReceiver[Any], last: object) -> list[Any]:
     return got
 
 
+@pytest.mark.parametrize("qos", [1, 2])
+async def test_a_broker_with_its_defaults_is_not_asked_too_much(version: str, qos: int) -> None:
+    """mosquitto takes 20 of QoS 2 at once and hangs up above that; no connection is lost by a flood."""
+    async with asyncio.timeout(30), Mosquitto({"max_inflight_messages": None}) as broker:
+        options = config(broker, qos=qos, protocol=version)
+        async with MqttReceiver(options) as receiver, MqttSender(options) as sender:
+            await receiver.connected(PATIENCE)
+            for number in range(500):
+                await sender.send(number, qos=qos if number % 7 else 0)
+            assert await sender.flush(PATIENCE)
+            assert sorted(await take(receiver, 500)) == list(range(500))
+            assert sender.link.ups == receiver.link.ups == 1
+
+
 async def test_a_message_the_broker_refuses_is_told(tmp_path: Path) -> None:
     """With MQTT 5 a publication that is not allowed is counted and told, and the next one goes."""
     acl = tmp_path / "acl"
@@ -574,6 +588,23 @@ async def test_a_host_that_is_not_there_is_told(make: Callable[..., Any]) -> Non
         async with make(f"mqtt://{place}/t?retry_cap=0.01") as half:
             await until(lambda half=half: half.link.error is not None)
             assert half.link.state in ("down", "connecting")
+
+
+def test_it_runs_on_uvloop() -> None:
+    """A loop with transports of its own does as well."""
+    uvloop = pytest.importorskip("uvloop")
+
+    async def exchange() -> None:
+        async with asyncio.timeout(PATIENCE), Mosquitto() as broker:
+            options = config(broker, qos=1)
+            async with MqttReceiver(options) as receiver, MqttSender(options) as sender:
+                await receiver.connected(PATIENCE)
+                for number in range(500):
+                    await sender.send([number, "x" * 10_000])
+                assert [data[0] for data in await take(receiver, 500)] == list(range(500))
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(exchange())
 
 
 async def test_a_url_says_it_all(broker: Mosquitto) -> None:
