@@ -590,9 +590,16 @@ async def test_a_host_that_is_not_there_is_told(make: Callable[..., Any]) -> Non
             assert half.link.state in ("down", "connecting")
 
 
-def test_it_runs_on_uvloop() -> None:
+@pytest.fixture(scope="module")
+def uvloop() -> Any:
+    """Give uvloop, with the pipe that it opens once and keeps."""
+    uvloop = pytest.importorskip("uvloop", reason="uvloop is not installed")
+    uvloop.new_event_loop().close()
+    return uvloop
+
+
+def test_it_runs_on_uvloop(uvloop: Any) -> None:
     """A loop with transports of its own does as well."""
-    uvloop = pytest.importorskip("uvloop")
 
     async def exchange() -> None:
         async with asyncio.timeout(PATIENCE), Mosquitto() as broker:
