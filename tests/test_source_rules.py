@@ -22,6 +22,9 @@ OWNERS = (
 )
 """Modules and packages that may make a task outside a TaskGroup: they keep, name and end it themselves."""
 
+TRANSPORTS = frozenset({"console", "file", "memory", "mqtt", "serial", "tcp", "udp", "zmq"})
+"""The modules of `nexus.adapters` that are transports."""
+
 UNSAFE_MODULES = frozenset({"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve"})
 UNSAFE_CALLS = frozenset({"eval", "exec", "recv_pyobj", "send_pyobj", "unsafe_load"})
 BUFFERS = {"deque": (2, "maxlen"), "Queue": (1, "maxsize"), "LifoQueue": (1, "maxsize")}
@@ -139,6 +142,21 @@ def light_core(module: str, tree: ast.Module, text: str) -> Iterator[int]:
             yield node.lineno
 
 
+def no_foreign_transport(module: str, tree: ast.Module, text: str) -> Iterator[int]:
+    """What belongs to one transport, `nexus.adapters._mqtt_packets`, is imported by no other."""
+    if module.startswith(("nexus.boundaries", "nexus.cli")):
+        return
+    package, name = "nexus.adapters", module.rpartition(".")[2]
+    for node in ast.walk(tree):
+        modules = imported(node)
+        if isinstance(node, ast.ImportFrom) and modules == [package]:
+            modules = [f"{package}.{alias.name}" for alias in node.names]
+        for other in (each.removeprefix(f"{package}.") for each in modules if each.startswith(package)):
+            owner = other.lstrip("_").partition("_")[0]
+            if owner in TRANSPORTS and name.lstrip("_").partition("_")[0] != owner:
+                yield node.lineno
+
+
 Rule = Callable[[str, ast.Module, str], Iterator[int]]
 RULES: tuple[Rule, ...] = (
     no_unsafe_code,
@@ -148,6 +166,7 @@ RULES: tuple[Rule, ...] = (
     no_stub,
     docstring,
     light_core,
+    no_foreign_transport,
 )
 
 
@@ -187,6 +206,9 @@ BAD = [
     (docstring, "x = 1"),
     (light_core, "import zmq.asyncio"),
     (light_core, "from orjson import dumps"),
+    (no_foreign_transport, "from nexus.adapters._mqtt_packets import text"),
+    (no_foreign_transport, "import nexus.adapters.tcp"),
+    (no_foreign_transport, "from nexus.adapters import _zmq_port"),
 ]
 
 GOOD = [
