@@ -110,6 +110,7 @@ class FileSender(Sender[T]):
         due = await self._worker.call(writer.tick)
         while True:
             if outbox.waiting:
+                await outbox.wait()
                 await self._gather()
                 await outbox.wait()  # what waited while the link was down goes at a bounded rate
                 due = await self._write(writer)

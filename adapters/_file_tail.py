@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import stat
+import time
 from collections import deque
 from typing import Any
 
@@ -25,8 +26,8 @@ CHUNK = 256 * 1024
 WINDOW = 64
 """Bytes before the place of reading, and at the begin of the file, that tell it from another."""
 
-GENERATIONS = 1000
-"""The highest number of a rotated file that is looked for."""
+GAP = 1.0
+"""Seconds after which a number that is missing between rotated files is not waited for any longer."""
 
 
 @attrs.frozen
@@ -106,6 +107,7 @@ class Tail:
         self._before = b""
         self._cutter = self._cut_from(0, 1)
         self._unfinished: LineCutter | None = None
+        self._gap: float | None = None  # until when a number is waited for
 
     def step(self) -> bool:
         """Read a chunk into `found`; say whether there may be more at once.
@@ -209,14 +211,18 @@ class Tail:
             if not chunk.startswith(before):
                 return self._start_over()
             data = chunk[len(before) :]
-            if not data:
-                return False
-            self._before = chunk[-WINDOW:]
-            if len(self._head) < WINDOW and self._offset == len(self._head):
-                self._head += data[: WINDOW - len(self._head)]
+        self._add(data)
+        return bool(data)
+
+    def _add(self, data: bytes) -> None:
+        """Take what was read from the place of reading on."""
+        if not data:
+            return
+        self._before = (self._before + data[-WINDOW:])[-WINDOW:]
+        if len(self._head) < WINDOW and self._offset == len(self._head):
+            self._head += data[: WINDOW - len(self._head)]
         self._offset += len(data)
         self._take(self._cutter.feed(data))
-        return bool(data)
 
     def _take(self, lines: list[Line]) -> None:
         self.found.extend(Found(line, self._file, self._head) for line in lines)
@@ -251,40 +257,48 @@ class Tail:
         if (status.st_dev, status.st_ino) == self._file:
             return False
         following = self._following()
+        if following is None:
+            return False
         if following == self.path and stat.S_ISREG(status.st_mode) and not status.st_size:
             return False  # as long as the new one is empty, the writer may still have the old one
         try:
             fd = self._open(following)
         except FileNotFoundError:
             return True
-        # A file that was renamed meanwhile is not the one it was taken for.
-        if self._following() != following:
+        try:
+            first = b"" if stat.S_ISFIFO(os.fstat(fd).st_mode) else os.pread(fd, CHUNK, 0)
+        except OSError:
             os.close(fd)
-            return True
-        if self._read():
+            raise
+        # A file that was renamed, or copied and cut, meanwhile is not the one it was taken for.
+        if self._following() != following or self._read():
             os.close(fd)
             return True
         self._take(self._cutter.finish())
         self._adopt(fd)
+        self._add(first)
         return True
 
-    def _following(self) -> str:
-        """Say where the file is that was begun after this one."""
-        for number in range(1, GENERATIONS):
-            try:
-                status = os.stat(f"{self.path}.{number}", follow_symlinks=False)
-            except OSError:
-                break
-            if (status.st_dev, status.st_ino) == self._file:
-                return f"{self.path}.{number - 1}" if number > 1 else self.path
+    def _following(self) -> str | None:
+        """Say where the file is that was begun after this one; None if it is just being renamed."""
         siblings = self._siblings()
         mine = next((path for path in siblings if _identity(path) == self._file), None)
-        if mine is not None:
-            shape = _shape(mine)
-            later = [path for path in siblings if _shape(path) == shape and _numbers(path) > _numbers(mine)]
-            if later:
-                return min(later, key=_numbers)
-        return self.path
+        if mine is None:
+            return self.path
+        if mine.startswith(f"{self.path}.") and (end := mine[len(self.path) + 1 :]).isdigit():
+            # NAME.1 is younger than NAME.2
+            number = int(end) - 1
+            while number and not os.path.lexists(f"{self.path}.{number}"):
+                if self._gap is None:
+                    self._gap = time.monotonic() + GAP
+                if time.monotonic() < self._gap:
+                    return None
+                number -= 1
+            self._gap = None
+            return f"{self.path}.{number}" if number else self.path
+        shape = _shape(mine)
+        later = [path for path in siblings if _shape(path) == shape and _numbers(path) > _numbers(mine)]
+        return min(later, key=_numbers, default=self.path)
 
     def _siblings(self) -> list[str]:
         """List what rotation may have made of it: ``run.jsonl.1``, ``run.jsonl-2026``, ``run_2026.jsonl``."""
@@ -307,7 +321,19 @@ class Tail:
         if not place.before:
             return None
         copies: list[tuple[int, int]] = []
-        for path in self._siblings():
+        seen: list[str] = []
+        while not copies and (siblings := self._siblings()) != seen:
+            seen = siblings  # they may be renamed while we look
+            copies = self._copies(siblings, place)
+        copies.sort()
+        for _, fd in copies[:-1]:
+            os.close(fd)
+        return copies[-1][1] if copies else None
+
+    def _copies(self, paths: list[str], place: Place) -> list[tuple[int, int]]:
+        """Open those files that are copies; give the time of their last change with each."""
+        copies: list[tuple[int, int]] = []
+        for path in paths:
             with contextlib.suppress(OSError):
                 fd = self._open(path)
                 status = os.fstat(fd)
@@ -315,10 +341,7 @@ class Tail:
                     copies.append((status.st_mtime_ns, fd))
                 else:
                     os.close(fd)
-        copies.sort()
-        for _, fd in copies[:-1]:
-            os.close(fd)
-        return copies[-1][1] if copies else None
+        return copies
 
     @staticmethod
     def _is_like(fd: int, place: Place) -> bool:

@@ -155,14 +155,13 @@ class Writer:
             while batch.appended < len(batch.lines):
                 self.open()
                 self._begin(batch)
-                self._append(batch, self._fitting(batch))
-                if not always:
-                    batch.written = batch.appended
-                if self._is_full:
-                    if self._plan.fsync != "never":
-                        self.sync()
-                    batch.written = batch.appended
-                    self.roll()
+                if fitting := self._fitting(batch):
+                    self._append(batch, fitting)
+                    continue
+                if self._plan.fsync != "never":
+                    self.sync()
+                batch.written = batch.appended
+                self.roll()
         except OSError as exc:
             if always and self._file is not None and batch.appended > batch.written:
                 self.sync()
@@ -256,11 +255,6 @@ class Writer:
                 self._step = None
             self._work.clear()
 
-    @property
-    def _is_full(self) -> bool:
-        limit = self._plan.rollover_size
-        return limit is not None and self._lines > 0 and self._size >= limit
-
     def _create(self) -> DiskFile:
         self.recover()
         taken = list(self._disk.list())
@@ -290,13 +284,13 @@ class Writer:
             self._append(None, [header])
 
     def _fitting(self, batch: Batch) -> list[bytes]:
-        """Take the lines that the file has room for, at least one."""
+        """Take the lines that the file has room for, at least one if it has none."""
         rest = batch.lines[batch.appended :]
         limit = self._plan.rollover_size
         if limit is None:
             return rest
         sizes = list(accumulate(map(len, rest)))
-        return rest[: max(1, bisect_right(sizes, limit - self._size))]
+        return rest[: max(0 if self._lines else 1, bisect_right(sizes, limit - self._size))]
 
     def _append(self, batch: Batch | None, lines: list[bytes]) -> None:
         assert self._file is not None

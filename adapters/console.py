@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import sys
 from bisect import bisect_right
@@ -103,8 +104,9 @@ class ConsoleSender(Sender[T]):
         while True:
             if not self._outbox.waiting:
                 self._link.up()
-                await self._outbox.wait()
+            await self._outbox.wait()
             await self._write(self._output)
+            await asyncio.sleep(0)  # others have their turn, though memory never blocks
             self._link.up()
 
     async def _write(self, output: Output) -> None:
