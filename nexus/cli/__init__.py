@@ -9,11 +9,14 @@ from nexus._version import __version__
 __all__ = ["main"]
 
 MODULES = {
+    "bridge": "nexus.cli._bridge",
     "demo": "nexus.cli.demo",
     "graph": "nexus.cli._graph",
     "record": "nexus.cli._record",
     "replay": "nexus.cli._replay",
     "run": "nexus.cli._run",
+    "send": "nexus.cli._send",
+    "tap": "nexus.cli._tap",
     "zmq-broker": "nexus.cli._zmq_broker",
 }
 """Where each command is: a module with the click command as its attribute `command`."""
