@@ -269,7 +269,7 @@ class Writer:
                 self._name = final + OPEN
                 return file
             file.close()
-        raise OSError(errno.EEXIST, f"{TRIES} names were taken, the last one {final}")
+        raise OSError(errno.EEXIST, f"{TRIES} names were taken, the last one {taken[-1]}")
 
     def _begin(self, batch: Batch) -> None:
         """Write the header to a new file; do not continue one that has another."""
