@@ -1,4 +1,4 @@
-"""`nexus run`: run the nexus a module holds until a signal stops it."""
+"""`nexus run`: run the nexus a module holds or a file describes until a signal stops it."""
 
 import click
 
@@ -9,24 +9,42 @@ CUT_SHORT = 75
 
 
 @click.command("run")
-@click.argument("target", metavar="MODULE:ATTRIBUTE")
+@click.argument("target", metavar="MODULE:ATTRIBUTE|FILE.toml")
 @click.option(
     "--grace", type=click.FloatRange(min=0), help="Seconds a stop may take. Default: the nexus's own."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the report as one JSON object.")
+@click.option("--check", is_flag=True, help="Look for mistakes in a file, draw it, and run nothing.")
 @click.pass_context
-def command(ctx: click.Context, target: str, grace: float | None, as_json: bool) -> None:
+def command(ctx: click.Context, target: str, grace: float | None, as_json: bool, check: bool) -> None:
     """Run a nexus until SIGINT or SIGTERM, then report.
 
     MODULE is imported with the current directory on the path; ATTRIBUTE is an AsyncEventNexus, or a plain or
-    coroutine function that returns one. The first signal stops its sources and drains its queue for as long
-    as --grace allows; a second one ends it at once.
+    coroutine function that returns one. FILE.toml describes sources, rules and sinks; it runs until these
+    have ended, too. The first signal stops its sources and drains its queue for as long as --grace allows; a
+    second one ends it at once.
 
-    Exit status: 0 after a clean stop, 75 when the grace period cut it short.
+    Exit status: 0 after a clean stop, 75 when the grace period cut it short, 2 when a file has mistakes.
     """
+    from nexus.cli._mermaid import flowchart
     from nexus.cli._report import as_lines, as_object
-    from nexus.cli._target import load
+    from nexus.cli._target import is_file, load
 
-    report = load(target).run(grace=grace)
-    click.echo(as_object(report) if as_json else as_lines(report))
+    notes: list[str] = []
+    if is_file(target):
+        from nexus.cli._configured import load_file
+
+        made = load_file(target)
+        domain = made.nexus
+        if check:
+            click.echo(flowchart(domain))
+            return
+    elif check:
+        raise click.UsageError("--check is for a file, such as nexus.toml")
+    else:
+        made, domain = None, load(target)
+    report = domain.run(grace=grace)
+    if made is not None and not as_json:
+        notes = made.lines()
+    click.echo(as_object(report) if as_json else "\n".join([as_lines(report), *notes]))
     ctx.exit(0 if report.clean else CUT_SHORT)

@@ -11,11 +11,16 @@ import click
 
 from nexus import AsyncEventNexus
 
-__all__ = ["load"]
+__all__ = ["is_file", "load"]
+
+
+def is_file(target: str) -> bool:
+    """Say whether a target is a file that describes a nexus."""
+    return target.endswith(".toml")
 
 
 def load(target: str) -> AsyncEventNexus:
-    """Import what `module:attribute` names and return the nexus that it is or makes.
+    """Import what `module:attribute` names and return the nexus that it is or makes; or make that of a file.
 
     The current directory is importable. The attribute may be dotted; it is an `AsyncEventNexus`, or a plain
     or coroutine function without required arguments that returns one.
@@ -25,6 +30,10 @@ def load(target: str) -> AsyncEventNexus:
         module
             or the function passes as it is.
     """
+    if is_file(target):
+        from nexus.cli._configured import load_file
+
+        return load_file(target).nexus
     name, _, attribute = target.partition(":")
     if not name or not attribute:
         raise click.BadParameter(f"{target!r} is not of the form module:attribute, such as app:nexus")
