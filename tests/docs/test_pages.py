@@ -7,6 +7,8 @@ On a page, in order and in one namespace:
 - a ``console`` block is run in the folder of those files: commands after ``$``, and their output;
 - a ``text`` block right after a ``python`` block is what that one prints;
 - a ``sh`` block holds the two commands of README.md, which `.ci/run` runs.
+
+A page that speaks of ``$BROKER`` gets a real MQTT broker there.
 """
 
 import asyncio
@@ -22,6 +24,7 @@ from typing import Any
 
 import attrs
 import pytest
+from mosquitto import Mosquitto
 
 from nexus.testing import run
 
@@ -123,11 +126,26 @@ class Page:
         return shown
 
 
+@pytest.fixture
+def broker(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A real MQTT broker at ``$BROKER``."""
+    broker = Mosquitto()
+    asyncio.run(broker.start())
+    monkeypatch.setenv("BROKER", f"127.0.0.1:{broker.port}")
+    yield
+    asyncio.run(broker.__aexit__())
+
+
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_blocks_run(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_run(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
     """Every block of the page runs, and prints what the page says it prints."""
+    text = path.read_text(encoding="utf-8")
+    if "$BROKER" in text:
+        request.getfixturevalue("broker")
     monkeypatch.setattr(asyncio, "run", run)
-    Page(path, tmp_path).run_all(path.read_text(encoding="utf-8"))
+    Page(path, tmp_path).run_all(text)
 
 
 @pytest.mark.parametrize(
