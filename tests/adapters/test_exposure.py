@@ -30,7 +30,7 @@ LISTENING: list[tuple[str, Any]] = [
 ]
 """Each form of URL that listens, with the half that does."""
 LOOPBACK = ["127.0.0.1", "[::1]", "localhost"]
-EVERYWHERE = ["0.0.0.0", "[::]", "0", "[::ffff:0.0.0.0]"]  # noqa: S104 - it is to be refused
+EVERYWHERE = ["0.0.0.0", "[::]", "0", "[::ffff:0.0.0.0]"]
 
 
 def names(forms: list[tuple[str, Any]]) -> list[str]:
@@ -159,11 +159,11 @@ def name_beyond_loopback() -> str:
 async def test_told_so_it_opens_to_all(url: str, make: Any) -> None:
     """With `insecure` it listens where it was told to: the check above sees that."""
     before = open_to_peers()
-    async with make(url.format("0.0.0.0"), insecure=True):  # noqa: S104 - that is the law
+    async with make(url.format("0.0.0.0"), insecure=True):
         assert exposed(open_to_peers() - before)
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "*"])  # noqa: S104 - it is to be refused
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "*"])
 async def test_a_broker_is_no_more_open_than_its_clients(host: str) -> None:
     """The broker's ports follow the same rule."""
     before = open_to_peers()
