@@ -115,11 +115,19 @@ class Destination(OutboundBoundary):
                 raise
             # It is not lost yet: until the stop it stays unsettled, and its source will give it again.
             await asyncio.get_running_loop().create_future()
-        waiting = self.waiting.setdefault(event.priority, LatencyRecorder())
-        waiting.record(asyncio.get_running_loop().time() - event.headers["since"])
+        self._note(event)
 
     def handle_nowait(self, event: Event[Any]) -> bool:
-        return False
+        if self._bucket is not None or not super().handle_nowait(event):
+            return False
+        self._note(event)
+        return True
+
+    def _note(self, event: Event[Any]) -> None:
+        recorder = self.waiting.get(event.priority)
+        if recorder is None:
+            recorder = self.waiting[event.priority] = LatencyRecorder()
+        recorder.record(asyncio.get_running_loop().time() - event.headers["since"])
 
 
 def outgoing(event: Event[Any]) -> Outgoing:
@@ -330,7 +338,7 @@ class Bridge:
         return " ".join(times[:4]) or "-"
 
     def _every(self) -> None:
-        handled = self.nexus.stats().handled
+        handled = sum(each.count for each in self.destination.waiting.values())
         self._in.add(self.taken - self._seen[0], 0)
         self._out.add(handled - self._seen[1], 0)
         self._seen = (self.taken, handled)

@@ -226,8 +226,9 @@ async def until(seconds: float | None) -> AsyncIterator[None]:
         stopped = True
         task.cancel()
 
+    limit = asyncio.timeout(seconds)
     try:
-        async with asyncio.timeout(seconds) as limit:
+        async with limit:
             with signals(stop):
                 yield
     except TimeoutError:

@@ -39,12 +39,19 @@ def log_level(default: str) -> Callable[[F], F]:
 
 
 class Visible(logging.Formatter):
-    """Writes records that cannot steer a terminal, one line each but for tracebacks."""
+    """Writes records that cannot steer a terminal, one line each; tracebacks only where all is logged."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         from nexus.adapters._console_text import visible
 
         return visible(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:
+        from nexus.adapters._console_text import visible
+
+        if not logging.getLogger().isEnabledFor(logging.DEBUG):
+            return ""
+        return "\n".join(visible(line) for line in super().formatException(ei).splitlines())
 
 
 def log_to_stderr(level: str) -> None:
