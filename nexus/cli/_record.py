@@ -58,8 +58,10 @@ def command(
     from nexus.adapters._packing import bytes_unpacker
     from nexus.boundaries._recorder import Recorder
     from nexus.boundaries._recording_writer import open_recording
+    from nexus.cli._options import log_to_stderr
     from nexus.errors import NexusError
 
+    log_to_stderr("error")
     if append and force:
         raise click.UsageError("--append and --force exclude each other")
     try:
@@ -71,7 +73,7 @@ def command(
         about = {"url": str(address), "pack": packs[-1], "started": time.time_ns()}
         writer = open_recording(file, "append" if append else "force" if force else "new", about)
     except NexusError as exc:
-        raise click.ClickException(said(exc)) from exc
+        raise click.ClickException(told(exc)) from exc
     if writer.recovered:
         click.echo(f"{file}: {writer.recovered:,} bytes of an incomplete record were cut off", err=True)
     recorder = Recorder(
@@ -86,33 +88,34 @@ def command(
         writer.close()
     click.echo(summary(recorder, file))
     if failure is not None:
-        raise click.ClickException(f"{said(failure)}; the {recorder.written:,} records written are whole")
+        raise click.ClickException(f"{told(failure)}; the {recorder.written:,} records written are whole")
 
 
 def ranked(rule: str | None, pack: str) -> Callable[[bytes, dict[str, Any]], int]:
     """Make what says how urgent a frame is."""
     from nexus.adapters._packing import packing
-    from nexus.boundaries._expression import compile_expression
+    from nexus.cli._options import rank_of
 
     if rule is None:
         return lambda payload, meta: 0
-    evaluate, unpack = compile_expression(rule), packing(pack)[1]
+    evaluate, unpack = rank_of(rule), packing(pack)[1]
 
     def rank(payload: bytes, meta: dict[str, Any]) -> int:
         data, more = unpack(payload)
-        found: int = evaluate(data, {**meta, **more})
-        return found
+        return evaluate(data, {**meta, **more})
 
     return rank
 
 
 async def record(recorder: "Recorder", plain: bool) -> None:
     """Record until told to stop, and show how it goes."""
-    from nexus.cli._progress import Progress
+    from nexus.cli._live import Links
+    from nexus.cli._progress import progress
     from nexus.cli._signals import signals
 
-    with signals(recorder.stop):
-        async with recorder.receiver, Progress(lambda: line(recorder), plain=plain):
+    with progress(lambda: line(recorder), plain=plain) as live, signals(recorder.stop):
+        recorder.receiver.on_link(Links(live.say))
+        async with recorder.receiver:
             await recorder.run()
 
 
@@ -134,8 +137,9 @@ def summary(recorder: "Recorder", file: str) -> str:
     return "\n".join(lines)
 
 
-def said(exc: BaseException) -> str:
-    """Say what an error says; of an OSError the file and the reason."""
-    if isinstance(exc, OSError) and exc.strerror:
-        return f"{exc.filename}: {exc.strerror}" if exc.filename else exc.strerror
-    return str(exc)
+def told(exc: BaseException) -> str:
+    """Say what an error says, and of which file."""
+    from nexus.cli._options import said
+
+    name = exc.filename if isinstance(exc, OSError) else None
+    return f"{name}: {said(exc)}" if name else said(exc)

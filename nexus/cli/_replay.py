@@ -97,16 +97,18 @@ def command(
 
     from nexus.adapters._endpoint import Url, open_sender
     from nexus.adapters._packing import bytes_packer
-    from nexus.boundaries._recording import Recording
+    from nexus.boundaries._recording import Recording, RecordingError
     from nexus.boundaries._recording_writer import open_file
     from nexus.boundaries._replay import Replay
-    from nexus.cli._record import said
+    from nexus.cli._options import log_to_stderr
+    from nexus.cli._record import told
     from nexus.errors import NexusError
 
+    log_to_stderr("error")
     try:
         stored = open_file(file)
     except OSError as exc:
-        raise click.ClickException(said(exc)) from exc
+        raise click.ClickException(told(exc)) from exc
     try:
         recording = Recording(stored)
         address = Url.parse(url)
@@ -122,9 +124,10 @@ def command(
             where=filtered(where, str(recording.header.about.get("pack", "json"))),
         )
         failure = asyncio.run(send(replay, sender, wait, plain))
+    except RecordingError as exc:
+        raise click.ClickException(f"{file}: {told(exc)}") from exc
     except (NexusError, OSError) as exc:
-        text = said(exc) if file in said(exc) or not isinstance(exc, ValueError) else f"{file}: {said(exc)}"
-        raise click.ClickException(text) from exc
+        raise click.ClickException(told(exc)) from exc
     finally:
         stored.close()
     click.echo(summary(replay, recording, sender))
@@ -178,11 +181,12 @@ def since_begin(moment: float | datetime | None, recording: "Recording") -> int 
 def filtered(where: str | None, pack: str) -> Callable[[bytes, Mapping[str, Any]], object] | None:
     """Make what says whether a frame is to be sent."""
     from nexus.adapters._packing import packing
-    from nexus.boundaries._expression import compile_expression
+    from nexus.cli._options import expression_of
 
-    if where is None:
+    evaluate = expression_of("--filter", where)
+    if evaluate is None:
         return None
-    evaluate, unpack = compile_expression(where), packing(pack)[1]
+    unpack = packing(pack)[1]
 
     def takes(payload: bytes, meta: Mapping[str, Any]) -> object:
         data, more = unpack(payload)
@@ -193,34 +197,22 @@ def filtered(where: str | None, pack: str) -> Callable[[bytes, Mapping[str, Any]
 
 async def send(replay: "Replay", sender: "Sender[bytes]", wait: float, plain: bool) -> str | None:
     """Send until the end or a signal; return what went wrong."""
-    from nexus.cli._progress import Progress
-    from nexus.cli._record import said
-    from nexus.cli._signals import signals
+    from nexus.cli._live import Links, until
+    from nexus.cli._progress import progress
     from nexus.errors import LinkDown
 
-    task = asyncio.current_task()
-    assert task is not None
-    async with sender:
-        await sender.connected(wait)
-        stopped = False
-
-        def stop() -> None:
-            nonlocal stopped
-            stopped = True
-            limit.reschedule(asyncio.get_running_loop().time())
-
-        try:
-            async with Progress(lambda: (replay.given, f"{replay.given:,} sent"), plain=plain):
-                async with asyncio.timeout(None) as limit:
-                    with signals(stop):
-                        await replay.run()
-        except TimeoutError:
-            if not stopped:
-                raise
-            return "stopped before the end"
-        except LinkDown as exc:
-            return said(exc)
-    return None
+    is_done = False
+    with progress(lambda: (replay.given, f"{replay.given:,} sent"), plain=plain) as live:
+        sender.on_link(Links(live.say))
+        async with sender:
+            try:
+                async with until(None):
+                    await sender.connected(wait)
+                    await replay.run()
+                    is_done = True
+            except LinkDown as exc:
+                return str(exc)
+    return None if is_done or not replay.rounds else "stopped before the end"
 
 
 def summary(replay: "Replay", recording: "Recording", sender: "Sender[bytes]") -> str:
