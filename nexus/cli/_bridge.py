@@ -85,9 +85,9 @@ def command(
     seconds: float | None,
     log_level: str,
 ) -> None:
-    """Pass on what comes from SRC to DST, until the source ends, SIGINT or SIGTERM.
+    """Pass on what comes from one URL to another one.
 
-    What waits goes by priority. Unless --no-confirm, and where SRC acknowledges, an item is acknowledged when
+    It ends with the source, or by SIGINT or SIGTERM. What waits goes by priority. Unless --no-confirm, and where SRC acknowledges, an item is acknowledged when
     DST has it: what was on its way when the bridge died comes again, and nothing is lost.
 
     Exit status: 0; 75 when the grace period cut the stop short; 1 when a URL is wrong, a link has failed for

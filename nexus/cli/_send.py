@@ -52,9 +52,9 @@ def command(
     timeout: float,
     log_level: str,
 ) -> None:
-    """Send DATA to a URL, or each line of the standard input, and wait until it is delivered.
+    """Send data to a URL and wait until it is delivered.
 
-    Data is JSON; with --pack text it is text, with --pack bytes it is bytes as they stand.
+    Without DATA each line of the standard input is sent. Data is JSON; with --pack text it is text, with --pack bytes it is bytes as they stand.
 
     Exit status: 0 when all was delivered, 1 when something was not, or the URL is wrong.
     """
