@@ -45,10 +45,11 @@ def command(
     sync_every: float | None,
     plain: bool,
 ) -> None:
-    """Write what a URL gives to a recording, until SIGINT or SIGTERM.
+    """Record what comes from a URL to a file.
 
-    Every frame is kept as it came over the wire, with its time, topic and priority. Where the transport
-    acknowledges, a frame is acknowledged when it is in the file. The file is readable by its owner alone.
+    It records until SIGINT or SIGTERM. Every frame is kept as it came over the wire, with its time, topic and
+    priority. Where the transport acknowledges, a frame is acknowledged when it is in the file. The file is
+    readable by its owner alone.
 
     Exit status: 0, or 1 when the file or the transport fails; what is in the file then is whole.
     """
@@ -127,9 +128,7 @@ def line(recorder: "Recorder") -> tuple[int, str]:
 def summary(recorder: "Recorder", file: str) -> str:
     """Say what was recorded."""
     counts = recorder.receiver.counts
-    lines = [
-        f"{file}: {recorder.written:,} records, {recorder.bytes:,} bytes, {recorder.writer.size:,} in all"
-    ]
+    lines = [f"{file}: {recorder.written:,} records, {recorder.bytes:,} bytes"]
     lines += [f"bad frames ({why}): {count:,}" for why, count in counts.bad.items()]
     lines += [f"dropped ({why}): {count:,}" for why, count in counts.dropped.items()]
     if recorder.unranked:

@@ -89,7 +89,9 @@ def command(
     wait: float,
     plain: bool,
 ) -> None:
-    """Send a recording to a URL, at the pace it was recorded, with its priorities and topics.
+    """Send a recording to a URL again.
+
+    Frames go at the pace they were recorded, with their priorities and topics.
 
     Exit status: 0, or 1 when anything of the recording was damaged or was not sent.
     """

@@ -3,7 +3,7 @@
 On a page, in order and in one namespace:
 
 - a ``python`` block is executed, `asyncio.run` in virtual time; then its functions ``test_...`` are called;
-- a ``python`` block that begins with a comment such as ``# app.py`` is written to that file instead;
+- a ``python`` or ``toml`` block that begins with a comment such as ``# app.py`` is written to that file;
 - a ``console`` block is run in the folder of those files: commands after ``$``, and their output;
 - a ``text`` block right after a ``python`` block is what that one prints;
 - a ``sh`` block holds the two commands of README.md, which `.ci/run` runs.
@@ -37,7 +37,7 @@ python3 -m venv .venv && .venv/bin/pip install '.[demo]' && .venv/bin/nexus demo
 python3 -m venv .venv && .venv/bin/pip install -e '.[test]' && .venv/bin/pytest
 """
 FENCE = re.compile(r"^```(?P<language>[^\n]*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
-FILE = re.compile(r"# (\w+\.py)\n")
+FILE = re.compile(r"# (\w+\.(?:py|toml))\n")
 
 
 @attrs.frozen
@@ -80,7 +80,7 @@ class Page:
         """Run one block, or hold it against what the one before has printed."""
         printed, self.printed = self.printed, None
         match block.language:
-            case "python" if file := FILE.match(block.text):
+            case "python" | "toml" if file := FILE.match(block.text):
                 (self.folder / file[1]).write_text(block.text, encoding="utf-8")
             case "python":
                 self.printed = self.execute(block)
