@@ -13,7 +13,7 @@ import attrs
 
 from nexus.adapters._link import Link, LinkState, OnLink
 from nexus.adapters._retry import Again, Retry
-from nexus.adapters._safe import why
+from nexus.adapters._safe import one_line, why
 from nexus.errors import EndOfData, LinkDown, NexusError
 
 __all__ = ["Adapted", "CommonConfig", "Counts"]
@@ -65,7 +65,8 @@ class Adapted(abc.ABC):
     """
 
     def __init__(self, name: str, *, retry: Again = "always", retry_cap: float = 0.5) -> None:
-        self.name = name
+        # Hosts, topics and paths may be anybody's, and the name is in every record of the log.
+        self.name = name = one_line(name)
         self._link = Link(name, Retry(again=retry, base=min(0.02, retry_cap), cap=retry_cap))
         self._task: asyncio.Task[None] | None = None
         self._changing: asyncio.Lock = asyncio.Lock()

@@ -13,6 +13,7 @@ import attrs
 
 from nexus.adapters import _mqtt_packets as wire
 from nexus.adapters._mqtt_topics import check_filter
+from nexus.adapters._net import no_name_raises_os_error
 
 __all__ = ["Connection", "Login"]
 
@@ -145,13 +146,14 @@ class Connection(asyncio.Protocol):
         self = cls(login, welcome, take)
         try:
             async with asyncio.timeout(login.timeout):
-                await self._loop.create_connection(
-                    lambda: self,
-                    login.host,
-                    login.port,
-                    ssl=login.tls,
-                    ssl_shutdown_timeout=CLOSE_WAIT if login.tls else None,
-                )
+                with no_name_raises_os_error():
+                    await self._loop.create_connection(
+                        lambda: self,
+                        login.host,
+                        login.port,
+                        ssl=login.tls,
+                        ssl_shutdown_timeout=CLOSE_WAIT if login.tls else None,
+                    )
                 self.write(login.packet())
                 await self._welcome
         except BaseException as exc:

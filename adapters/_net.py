@@ -7,14 +7,23 @@ import contextlib
 import errno
 import ipaddress
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
 import attrs
 
 from nexus.errors import ConfigError, OpenError
 
-__all__ = ["Address", "bind_all", "is_loopback", "is_multicast", "place_of", "refuse_exposed", "resolve"]
+__all__ = [
+    "Address",
+    "bind_all",
+    "is_loopback",
+    "is_multicast",
+    "no_name_raises_os_error",
+    "place_of",
+    "refuse_exposed",
+    "resolve",
+]
 
 SocketAddress: TypeAlias = "tuple[Any, ...]"
 
@@ -34,10 +43,20 @@ async def resolve(host: str, port: int, kind: socket.SocketKind) -> list[Address
     Raises:
         OSError: there is no such host, or nobody who knows.
     """
-    found = await asyncio.get_running_loop().getaddrinfo(
-        host or None, port, type=kind, flags=socket.AI_PASSIVE
-    )
+    with no_name_raises_os_error():
+        found = await asyncio.get_running_loop().getaddrinfo(
+            host or None, port, type=kind, flags=socket.AI_PASSIVE
+        )
     return list(dict.fromkeys(Address(family, where) for family, _, _, _, where in found))
+
+
+@contextlib.contextmanager
+def no_name_raises_os_error() -> Iterator[None]:
+    """Make an OSError of what the look-up of a text raises that can be no host's name."""
+    try:
+        yield
+    except UnicodeError as exc:
+        raise OSError(socket.EAI_NONAME, f"it can be no host's name: {exc}") from exc
 
 
 def is_loopback(host: str) -> bool:

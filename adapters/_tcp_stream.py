@@ -8,7 +8,7 @@ import socket
 import ssl
 from typing import Any, Protocol
 
-from nexus.adapters._net import place_of
+from nexus.adapters._net import no_name_raises_os_error, place_of
 
 __all__ = ["Stream", "StreamOptions", "adopt", "connect"]
 
@@ -191,7 +191,8 @@ async def connect(
     loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(options.connect_timeout):
-            await loop.create_connection(lambda: stream, host, port, **_tls(context, options, name))
+            with no_name_raises_os_error():
+                await loop.create_connection(lambda: stream, host, port, **_tls(context, options, name))
     except TimeoutError:
         raise TimeoutError(f"no connection to {host}:{port} within {options.connect_timeout:g} s") from None
     _watch(stream.transport, options)

@@ -6,7 +6,7 @@ there is a list of clients, that question is answered here; nobody else can conn
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -128,9 +128,9 @@ def keys_of(clients: Iterable[str]) -> frozenset[bytes]:
         path = Path(client)
         if _is_key(client):
             found.add(client.encode())
-        elif path.is_dir():
+        elif _is_there(path.is_dir):
             found.update(zmq.auth.load_certificates(path))
-        elif path.is_file():
+        elif _is_there(path.is_file):
             found.update(_keys_in(path))
         else:
             raise ConfigError(
@@ -157,12 +157,20 @@ def _key(option: str, value: str, which: int) -> bytes:
     if _is_key(value):
         return value.encode()
     path = Path(value)
-    if not path.is_file():
+    if not _is_there(path.is_file):
         raise ConfigError(f"{option}: found neither a key of {_KEY_LENGTH} characters in Z85 nor a file")
     key = _certificate(option, path)[which]
     if key is None:
         raise ConfigError(f"{option}: {path} has no secret key")
     return key
+
+
+def _is_there(ask: Callable[[], bool]) -> bool:
+    """Ask for a file that may be no path at all; the error would show what may be a secret."""
+    try:
+        return ask()
+    except (OSError, ValueError):
+        return False
 
 
 def _certificate(option: str, path: Path) -> tuple[bytes, bytes | None]:

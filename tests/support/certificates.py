@@ -53,6 +53,7 @@ class Authority:
         end: datetime.timedelta = DAY,
         self_signed: bool = False,
         sha1: bool = False,
+        password: str | None = None,
     ) -> dict[str, Any]:
         """Make a key and a certificate; return them as the options of a config.
 
@@ -62,6 +63,7 @@ class Authority:
             end: from now.
             self_signed: signed by its own key instead of the authority's.
             sha1: signed over SHA-1 instead of SHA-256.
+            password: what the key is locked with; None for nothing.
         """
         now = datetime.datetime.now(datetime.UTC)
         key = ec.generate_private_key(ec.SECP256R1())
@@ -81,7 +83,9 @@ class Authority:
             key.private_bytes(
                 serialization.Encoding.PEM,
                 serialization.PrivateFormat.PKCS8,
-                serialization.NoEncryption(),
+                serialization.BestAvailableEncryption(password.encode())
+                if password
+                else serialization.NoEncryption(),
             )
         )
         return {"cert_file": str(cert_file), "key_file": str(key_file)}
