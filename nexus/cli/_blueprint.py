@@ -159,8 +159,8 @@ class Builder:
     def rule(self, path: Path, given: dict[str, Any]) -> Rule | None:
         """Make one rule."""
         before = len(self.problems.found)
-        type_, priority = given.get("type", 0), given.get("priority", 0)
-        type_ = self.said(path, "type", type_)
+        type_ = self.said(path, "type", given.get("type", 0))
+        priority: Any = given.get("priority", 0)
         if isinstance(priority, str):
             priority = self.expression((*path, "priority"), priority)
         where = self.expression((*path, "where"), given["where"]) if "where" in given else None
@@ -207,8 +207,9 @@ class Builder:
         """Find the policy of each type."""
         found: dict[EventKey, str] = {}
         for place, (sink, types) in enumerate(zip(sinks, taken, strict=True)):
-            given = sink.get("policy", {})
-            for name, policy in (given if isinstance(given, dict) else dict.fromkeys(types, given)).items():
+            given: Any = sink.get("policy", {})
+            by_type: dict[Any, str] = given if isinstance(given, dict) else dict.fromkeys(types, given)
+            for name, policy in by_type.items():
                 path: Path = ("sinks", place, "policy", *([name] if isinstance(given, dict) else []))
                 key = next((each for each in types if str(each) == str(name)), None)
                 if key is None:
