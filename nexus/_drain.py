@@ -110,6 +110,7 @@ class Drain:
             self._run = iter(range(length))
             if length == 1 and not lane.waiters:
                 lane.taken += 1  # a lone event needs no watch: the run ends with it
+                lane.limit = 0  # who comes while its handler waits looks at the clock
                 self._noted = 1
             elif not self._watched:
                 self._watched = True

@@ -161,5 +161,6 @@ async def test_links_are_announced_to_a_nexus() -> None:
         await asyncio.sleep(1)
         nexus.register(inbound)
         await asyncio.sleep(1)
-    assert seen[:3] == [("mem://outbound", "down"), ("mem://outbound", "up"), ("mem://outbound", "up")]
+    assert [state for _, state in seen[:3]] == ["connecting", "down", "connecting"]
+    assert ("mem://outbound", "up") in seen[3:]
     assert deaf.stats().ingested == 0

@@ -7,7 +7,7 @@ from typing import Any
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 
 from nexus import AsyncEventNexus, DropOldest, Event, SecondaryQueue, Stats
 from nexus._stats import LatencyRecorder
@@ -67,6 +67,7 @@ class Measured:
         await self.nexus.ingest(event)
 
 
+@example([(0.0, 1, 2.0), (0.5, 1, 0.0)], None)
 @given(
     st.lists(
         st.tuples(
