@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +20,9 @@ from nexus.errors import EndOfData, NexusError
 __all__ = ["Recorder"]
 
 BATCH = 256
+"""Frames that are taken at a time."""
+WRITTEN = 1024
+"""Frames that are written at a time: the thread that packs them takes its share of the processor."""
 HELD_BYTES = 16 * 2**20
 """Bytes that wait for the disk before the receiver is left to wait itself."""
 HELD = 65_536
@@ -57,7 +61,7 @@ class Recorder:
     """Bytes of the frames written."""
     unranked: int = attrs.field(default=0, init=False)
     """Frames of which `priority` could make nothing."""
-    _held: list[tuple[Recorded, Meta]] = attrs.field(factory=list, init=False)
+    _held: deque[tuple[Recorded, Meta]] = attrs.field(factory=deque, init=False)  # bounded by HELD
     _held_bytes: int = attrs.field(default=0, init=False)
     _begun: tuple[float, int] = attrs.field(default=(0.0, 0), init=False)
     _changed: asyncio.Event = attrs.field(factory=asyncio.Event, init=False)
@@ -183,7 +187,8 @@ class Recorder:
             if not self._held:
                 await self._wait()
                 continue
-            batch, self._held, self._held_bytes = self._held, [], 0
+            batch = [self._held.popleft() for _ in range(min(len(self._held), WRITTEN))]
+            self._held_bytes -= sum(len(item.payload) for item, _ in batch)
             before = self.writer.written
             try:
                 await worker.call(self.writer.write, [item for item, _ in batch])

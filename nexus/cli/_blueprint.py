@@ -208,9 +208,10 @@ class Builder:
         found: dict[EventKey, str] = {}
         for place, (sink, types) in enumerate(zip(sinks, taken, strict=True)):
             given: Any = sink.get("policy", {})
-            by_type: dict[Any, str] = given if isinstance(given, dict) else dict.fromkeys(types, given)
-            for name, policy in by_type.items():
-                path: Path = ("sinks", place, "policy", *([name] if isinstance(given, dict) else []))
+            is_table = isinstance(given, dict)
+            for name in given if is_table else types:
+                policy: str = given[name] if is_table else given
+                path: Path = ("sinks", place, "policy", *([name] if is_table else []))
                 key = next((each for each in types if str(each) == str(name)), None)
                 if key is None:
                     self.problems.add(
