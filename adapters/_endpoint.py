@@ -21,7 +21,7 @@ from nexus.errors import ConfigError
 
 if TYPE_CHECKING:
     from nexus.adapters._base import Receiver, Sender
-    from nexus.adapters._packing import Packer, Unpacker
+    from nexus.adapters.packing import Packer, Unpacker
 
 __all__ = ["Adapter", "Url", "find_adapter", "open_receiver", "open_sender", "schemes"]
 
@@ -172,6 +172,6 @@ def _make(half: Half, url: str | Url, own: object, pack: str | None, options: Ma
                 f"{address.place}: found {argument}= and pack={shown(name)}, allowed: one of them"
             )
         # What packs is loaded only for those who ask for it by name.
-        both = importlib.import_module("nexus.adapters._packing").packing(name)
+        both = importlib.import_module("nexus.adapters.packing").packing(name)
         own = both[0] if half == "sender" else both[1]
     return make(config) if own is None else make(config, **{argument: own})

@@ -14,8 +14,8 @@ from nexus.adapters._file_cursor import Progress
 from nexus.adapters._file_disk import open_regular
 from nexus.adapters._file_replay import Replay
 from nexus.adapters._file_tail import Place, Tail, line_meta
-from nexus.adapters._packing import CSVUnpacker, Unpacker
 from nexus.adapters._thread import Worker
+from nexus.adapters.packing import CSVUnpacker, Unpacker
 from nexus.errors import LinkDown, OpenError
 
 __all__ = ["FileReceiver"]

@@ -14,8 +14,8 @@ from nexus.adapters._file_config import NAME, FileConfig
 from nexus.adapters._file_disk import Disk, Folder, open_regular
 from nexus.adapters._file_names import Names, zone
 from nexus.adapters._file_writer import Batch, Plan, Writer
-from nexus.adapters._packing import CSVPacker, JSONPacker, Packer, TextPacker
 from nexus.adapters._thread import Worker
+from nexus.adapters.packing import CSVPacker, JSONPacker, Packer, TextPacker
 from nexus.errors import OpenError, PackerError
 
 __all__ = ["FileSender"]

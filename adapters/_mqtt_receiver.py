@@ -13,7 +13,7 @@ from nexus.adapters._inbox import Item
 from nexus.adapters._mqtt_config import MqttConfig, QoS
 from nexus.adapters._mqtt_connection import Connection, Login
 from nexus.adapters._mqtt_topics import check_filter
-from nexus.adapters._packing import Unpacker
+from nexus.adapters.packing import Unpacker
 from nexus.errors import ConfigError, LinkDown
 
 __all__ = ["MqttReceiver"]

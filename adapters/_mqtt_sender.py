@@ -11,7 +11,7 @@ from nexus.adapters._mqtt_config import MqttConfig
 from nexus.adapters._mqtt_connection import Connection, Login
 from nexus.adapters._mqtt_topics import check_topic
 from nexus.adapters._outbox import OutItem, SendOverflow
-from nexus.adapters._packing import Packer
+from nexus.adapters.packing import Packer
 from nexus.errors import ConfigError
 
 __all__ = ["MqttSender"]

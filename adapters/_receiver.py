@@ -8,8 +8,8 @@ from typing import Any, Generic, Self, TypeAlias, TypeVar
 
 from nexus.adapters._adapted import Adapted, CommonConfig, Counts
 from nexus.adapters._inbox import Inbox, Item, Overflow
-from nexus.adapters._packing import Unpacker, json_unpacker
 from nexus.adapters._safe import why
+from nexus.adapters.packing import Unpacker, json_unpacker
 from nexus.errors import EndOfData, NexusError, UnpackerError
 
 __all__ = ["Meta", "OnBad", "Receiver"]

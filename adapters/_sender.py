@@ -9,8 +9,8 @@ from typing import Any, Generic, TypeVar
 from nexus.adapters._adapted import Adapted, CommonConfig, Counts
 from nexus.adapters._link import LinkState
 from nexus.adapters._outbox import Outbox, OutItem, SendOverflow
-from nexus.adapters._packing import Packer, json_packer
 from nexus.adapters._safe import why
+from nexus.adapters.packing import Packer, json_packer
 from nexus.errors import BadCall, EndOfData, LinkDown, NexusError, PackerError
 
 __all__ = ["Sender"]

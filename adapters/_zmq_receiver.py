@@ -10,10 +10,10 @@ import zmq
 
 from nexus.adapters._base import OnBad, Receiver
 from nexus.adapters._inbox import Item
-from nexus.adapters._packing import Unpacker, packing
 from nexus.adapters._zmq_config import MAX_TOPIC, ZmqConfig
 from nexus.adapters._zmq_end import End
 from nexus.adapters._zmq_half import ZmqHalf, first_error
+from nexus.adapters.packing import Unpacker, packing
 from nexus.errors import BadCall, ConfigError
 
 __all__ = ["ZmqReceiver"]

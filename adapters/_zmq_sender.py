@@ -10,12 +10,12 @@ import zmq
 from nexus.adapters._base import Sender
 from nexus.adapters._link import LinkState
 from nexus.adapters._outbox import OutItem
-from nexus.adapters._packing import Packer, packing
 from nexus.adapters._zmq_config import MAX_TOPIC, ZmqConfig
 from nexus.adapters._zmq_end import End
 from nexus.adapters._zmq_half import ZmqHalf, first_error
 from nexus.adapters._zmq_socket import ZmqWire
 from nexus.adapters._zmq_subscribers import Subscribers
+from nexus.adapters.packing import Packer, packing
 from nexus.errors import BadCall, ConfigError, LinkDown
 
 __all__ = ["ZmqSender"]

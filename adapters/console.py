@@ -17,8 +17,8 @@ from nexus.adapters._console_stream import Input, Output, Stream
 from nexus.adapters._console_text import visible
 from nexus.adapters._endpoint import Adapter, Url
 from nexus.adapters._framing import LineFramer
-from nexus.adapters._packing import Packer, Unpacker
 from nexus.adapters._thread import Worker
+from nexus.adapters.packing import Packer, Unpacker
 from nexus.errors import ConfigError, OpenError
 
 __all__ = ["ADAPTER", "ConsoleConfig", "ConsoleReceiver", "ConsoleSender"]

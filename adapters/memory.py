@@ -16,8 +16,8 @@ from nexus.adapters._config import Config, option
 from nexus.adapters._endpoint import Adapter, Url
 from nexus.adapters._inbox import Overflow
 from nexus.adapters._outbox import SendOverflow
-from nexus.adapters._packing import Packer, Unpacker
 from nexus.adapters._retry import Again
+from nexus.adapters.packing import Packer, Unpacker
 
 __all__ = ["ADAPTER", "MemoryConfig", "MemoryReceiver", "MemorySender"]
 

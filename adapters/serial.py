@@ -16,8 +16,8 @@ from nexus.adapters._base import Again, Item, OnBad, OutItem, Overflow, Receiver
 from nexus.adapters._config import Config, WrongOption, option
 from nexus.adapters._endpoint import Adapter, Url
 from nexus.adapters._framing import Framer, FramingError, make_framer
-from nexus.adapters._packing import Packer, Unpacker
 from nexus.adapters._serial_port import Line, Port, Tap, shared
+from nexus.adapters.packing import Packer, Unpacker
 from nexus.errors import PackerError
 
 __all__ = ["ADAPTER", "SerialConfig", "SerialReceiver", "SerialSender"]

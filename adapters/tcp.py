@@ -16,11 +16,11 @@ from nexus.adapters._config import WrongOption, option
 from nexus.adapters._endpoint import Adapter, Url
 from nexus.adapters._framing import Framer, FramingError, make_framer
 from nexus.adapters._net import place_of
-from nexus.adapters._packing import Packer, Unpacker
 from nexus.adapters._tcp_intake import Held, Intake, watch_unfinished
 from nexus.adapters._tcp_listen import Listener, PeerCut
 from nexus.adapters._tcp_stream import Stream, connect
 from nexus.adapters._tls import TlsConfig, TlsFiles
+from nexus.adapters.packing import Packer, Unpacker
 from nexus.errors import ConfigError
 
 __all__ = ["ADAPTER", "TcpConfig", "TcpReceiver", "TcpSender"]

@@ -16,8 +16,8 @@ from nexus.adapters._base import Again, OnBad, Overflow, Receiver, Sender, reaso
 from nexus.adapters._config import Config, option
 from nexus.adapters._endpoint import Adapter
 from nexus.adapters._net import Address, bind_all, place_of, refuse_exposed, resolve
-from nexus.adapters._packing import Packer, Unpacker
 from nexus.adapters._udp_socket import ANCILLARY, connected_socket, is_exposed, prepare_receiving, read_drops
+from nexus.adapters.packing import Packer, Unpacker
 from nexus.errors import OpenError
 
 __all__ = ["ADAPTER", "UdpConfig", "UdpReceiver", "UdpSender"]

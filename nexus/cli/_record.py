@@ -56,7 +56,7 @@ def command(
     import attrs
 
     from nexus.adapters._endpoint import Url, open_receiver
-    from nexus.adapters._packing import bytes_unpacker
+    from nexus.adapters.packing import bytes_unpacker
     from nexus.boundaries._recorder import Recorder
     from nexus.boundaries._recording_writer import open_recording
     from nexus.cli._options import log_to_stderr
@@ -94,7 +94,7 @@ def command(
 
 def ranked(rule: str | None, pack: str) -> Callable[[bytes, dict[str, Any]], int]:
     """Make what says how urgent a frame is."""
-    from nexus.adapters._packing import packing
+    from nexus.adapters.packing import packing
     from nexus.cli._options import rank_of
 
     if rule is None:

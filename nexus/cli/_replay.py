@@ -98,7 +98,7 @@ def command(
     import attrs
 
     from nexus.adapters._endpoint import Url, open_sender
-    from nexus.adapters._packing import bytes_packer
+    from nexus.adapters.packing import bytes_packer
     from nexus.boundaries._recording import Recording, RecordingError
     from nexus.boundaries._recording_writer import open_file
     from nexus.boundaries._replay import Replay
@@ -182,7 +182,7 @@ def since_begin(moment: float | datetime | None, recording: "Recording") -> int 
 
 def filtered(where: str | None, pack: str) -> Callable[[bytes, Mapping[str, Any]], object] | None:
     """Make what says whether a frame is to be sent."""
-    from nexus.adapters._packing import packing
+    from nexus.adapters.packing import packing
     from nexus.cli._options import expression_of
 
     evaluate = expression_of("--filter", where)

@@ -104,7 +104,7 @@ class Sending:
     def __init__(
         self, sender: Any, options: dict[str, Any], *, priority: int, rate: float | None, timeout: float
     ) -> None:
-        from nexus.adapters._packing import bytes_unpacker, json_unpacker, packing, text_unpacker
+        from nexus.adapters.packing import bytes_unpacker, json_unpacker, packing, text_unpacker
 
         self.sender = sender
         self.sent = self.total = self.unsent = 0
@@ -127,8 +127,8 @@ class Sending:
 
     async def lines(self, stream: Any) -> AsyncGenerator[tuple[str, Any], None]:
         """Give the data of each line, each with what it is called."""
-        from nexus.adapters._packing import bytes_unpacker
         from nexus.adapters.console import ConsoleReceiver
+        from nexus.adapters.packing import bytes_unpacker
         from nexus.errors import UnpackerError
 
         receiver = ConsoleReceiver[bytes](unpacker=bytes_unpacker, stream=stream)

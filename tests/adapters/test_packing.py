@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nexus.adapters import _msgpack, _typed
-from nexus.adapters._packing import (
+from nexus.adapters.packing import (
     BytesPacker,
     BytesUnpacker,
     CSVPacker,

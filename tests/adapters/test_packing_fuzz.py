@@ -15,7 +15,7 @@ import attrs
 import psutil
 import pytest
 
-from nexus.adapters._packing import (
+from nexus.adapters.packing import (
     CSVUnpacker,
     JSONUnpacker,
     MsgpackPacker,
@@ -130,7 +130,7 @@ def test_hostile_bytes_raise_nothing_else(parser: str, number: int, capsys: Any)
 
 BOMBS = """
 import json, resource, sys, time
-from nexus.adapters._packing import CSVUnpacker, JSONUnpacker, MsgpackUnpacker
+from nexus.adapters.packing import CSVUnpacker, JSONUnpacker, MsgpackUnpacker
 from nexus.errors import UnpackerError
 size = 1_000_000
 json_, csv, msgpack = JSONUnpacker(), CSVUnpacker(), MsgpackUnpacker()

@@ -16,7 +16,7 @@ from fixtures_tcp import Relay
 from real import free_port
 
 from nexus.adapters._endpoint import open_receiver, open_sender
-from nexus.adapters._packing import bytes_packer, bytes_unpacker
+from nexus.adapters.packing import bytes_packer, bytes_unpacker
 from nexus.adapters.tcp import TcpConfig, TcpReceiver, TcpSender
 from nexus.errors import ConfigError, LinkDown, OpenError, PackerError
 

@@ -14,7 +14,7 @@ import pytest
 from certificates import Authority, x509
 from real import require
 
-from nexus.adapters._packing import bytes_packer, bytes_unpacker
+from nexus.adapters.packing import bytes_packer, bytes_unpacker
 from nexus.adapters.tcp import TcpConfig, TcpReceiver, TcpSender
 from nexus.errors import ConfigError, LinkDown, OpenError
 

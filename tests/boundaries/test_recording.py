@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nexus.adapters._packing import bytes_packer, bytes_unpacker
+from nexus.adapters.packing import bytes_packer, bytes_unpacker
 from nexus.adapters.memory import MemoryConfig, MemoryReceiver, MemorySender
 from nexus.boundaries._recorder import Recorder
 from nexus.boundaries._recording import Recorded, Recording, RecordingError

@@ -18,7 +18,7 @@ from mosquitto import Mosquitto
 from real import free_port
 
 from nexus.adapters import open_receiver, open_sender
-from nexus.adapters._packing import bytes_packer, bytes_unpacker
+from nexus.adapters.packing import bytes_packer, bytes_unpacker
 from nexus.boundaries._recording import Recorded, Recording
 from nexus.boundaries._recording_writer import open_file, open_recording
 from nexus.cli import main
