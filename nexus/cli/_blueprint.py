@@ -158,15 +158,14 @@ class Builder:
 
     def rule(self, path: Path, given: dict[str, Any]) -> Rule | None:
         """Make one rule."""
-        before = len(self.problems.found)
         type_ = self.said(path, "type", given.get("type", 0))
         priority: Any = given.get("priority", 0)
         if isinstance(priority, str):
             priority = self.expression((*path, "priority"), priority)
         where = self.expression((*path, "where"), given["where"]) if "where" in given else None
         payload = self.expression((*path, "payload"), given["payload"]) if "payload" in given else None
-        if len(self.problems.found) > before or "type" not in given:
-            return None
+        if self.problems.found:
+            return None  # no nexus comes of it; the other rules are still looked at
         return Rule(
             type=type_,
             topic=given.get("topic"),

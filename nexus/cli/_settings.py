@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 import attrs
 
+from nexus.adapters._console_text import visible
 from nexus.adapters._kinds import one_of, shown
 from nexus.cli._toml_lines import Path, nearest, path_text
 
@@ -63,7 +64,7 @@ class Problems:
             self._spoilt.add(path)
         where = path_text(path)
         message = f"{where}: {self.hide(why)}" if where else self.hide(why)
-        self.found.append((nearest(path, self.places), message))
+        self.found.append((nearest(path, self.places), visible(message)))
 
     def __str__(self) -> str:
         ordered = sorted(self.found, key=lambda each: each[0])

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import random
+import re
 import signal
 import subprocess
 import sys
@@ -363,6 +365,88 @@ def test_what_a_variable_holds_is_not_told(tmp_path: Path, line: str) -> None:
         configured(str(file), {"KEY": "hush hush/"})
     assert "hush" not in str(caught.value)
     assert caught.value.__cause__ is None
+
+
+VALUES = [
+    "1",
+    "-1",
+    "1.5",
+    "nan",
+    "inf",
+    "true",
+    '""',
+    '"a"',
+    '"="',
+    '"=a"',
+    '"${X}"',
+    '"$"',
+    "[]",
+    "[1]",
+    '["a"]',
+    "[[]]",
+    "{}",
+    "{a=1}",
+    "{a={}}",
+    "1979-05-27",
+    '["*"]',
+    "[{}]",
+    "9999999999999999999999",
+    "1e400",
+    '"\\u0000"',
+    '"\\n"',
+    '"console:"',
+    '"mem://a?pack=json"',
+    '{t="block"}',
+    '{"*"="latest"}',
+]
+KEYS = [
+    "name",
+    "url",
+    "types",
+    "topic",
+    "payload",
+    "policy",
+    "rate",
+    "source",
+    "sources",
+    "ttl",
+    "nexus",
+    "rules",
+    "options",
+    "a.b",
+    "options.host",
+]
+
+
+def spoil(rng: random.Random) -> str:
+    """Put one to three mistakes into the good file."""
+    lines = GOOD.splitlines()
+    for _ in range(rng.randint(1, 3)):
+        at = rng.randrange(len(lines))
+        place = rng.randrange(len(lines[at]) + 1)
+        match rng.randrange(5):
+            case 0 | 1:
+                lines[at] = f"{lines[at].partition('=')[0]} = {rng.choice(VALUES)}"
+            case 2:
+                lines[at] = ""
+            case 3:
+                lines.insert(at, f"{rng.choice(KEYS)} = {rng.choice(VALUES)}")
+            case _:
+                lines[at] = lines[at][:place] + rng.choice("\"'[]{}=#.\\$*") + lines[at][place:]
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize("rounds", [300, pytest.param(20_000, marks=pytest.mark.slow)])
+def test_any_mistake_is_told_in_one_form(tmp_path: Path, rounds: int) -> None:
+    """Whatever is wrong with a file, each mistake is one line that begins with the file and the line."""
+    file, rng = tmp_path / "nexus.toml", random.Random(rounds)
+    for _ in range(rounds):
+        file.write_text(spoil(rng))
+        try:
+            configured(str(file), {})
+        except ConfigError as exc:
+            told = str(exc).splitlines()
+            assert all(re.match(rf"{re.escape(str(file))}:\d+: ", line) for line in told), file.read_text()
 
 
 def test_lines_of_keys_are_found() -> None:
