@@ -32,7 +32,7 @@ class TypedPacker(Generic[T]):
     Args:
         cls: the type of what is written.
         base: writes what cattrs makes of it: dicts, lists, strings, numbers; JSON unless told otherwise.
-        converter: your own `cattrs.Converter`; None for one that writes dates as text, enums as values.
+        converter: your own ``cattrs.Converter``; None for one that writes dates as text, enums as values.
 
     Raises:
         ConfigError: the package cattrs is not there.
@@ -69,7 +69,7 @@ class TypedUnpacker(Generic[T]):
     Args:
         cls: the type of what is read.
         base: reads what cattrs makes the object of; JSON unless told otherwise.
-        converter: your own `cattrs.Converter`, with your own rules.
+        converter: your own ``cattrs.Converter``, with your own rules.
 
     Raises:
         ConfigError: the package cattrs is not there, or knows no way to make such a class.

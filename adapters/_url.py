@@ -21,7 +21,7 @@ _HIDDEN = "***"
 
 @attrs.frozen(repr=False)
 class Url:
-    """Where an endpoint is: `scheme://user:password@host:port/path?option=value`.
+    """Where an endpoint is: ``scheme://user:password@host:port/path?option=value``.
 
     All parts are decoded. There are no fragments, and ``+`` is no space: ``mqtt://host/oven/+/#`` means what
     it says. Showing one never shows the password, nor an option whose name sounds like one.

@@ -61,7 +61,7 @@ class ZmqSender(ZmqHalf, Sender[T]):
         self.on_link(self._note_link)
 
     async def send(self, data: T, *, priority: int = 0, **options: Any) -> None:
-        """Send, as `Sender.send` says; ``topic`` is the one option.
+        """Send, as `nexus.adapters.Sender.send` says; ``topic`` is the one option.
 
         A frame that nothing waits before, and that libzmq has room for, does not go by the outbox.
         """

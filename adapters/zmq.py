@@ -1,6 +1,6 @@
 """Data over ZMQ: PUB and SUB through a broker or directly, PUSH and PULL.
 
-``zmq://host`` is an XSUB/XPUB broker (`nexus zmq-broker`), in the layout of heisskleber: senders connect to
+``zmq://host`` is an XSUB/XPUB broker (``nexus zmq-broker``), in the layout of heisskleber: senders connect to
 its ``publisher_port``, receivers to its ``subscriber_port``. ``zmq+pub``, ``zmq+sub``, ``zmq+push`` and
 ``zmq+pull`` go directly to a host and port; PUB and PULL bind there, SUB and PUSH connect, unless ``bind``
 says otherwise. A message is ``[topic, data]``.

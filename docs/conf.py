@@ -12,7 +12,20 @@ from sphinx.environment import BuildEnvironment
 from sphinx.ext.napoleon.docstring import GoogleDocstring
 
 import nexus
+import nexus.adapters
+import nexus.adapters.console
+import nexus.adapters.file
+import nexus.adapters.memory
+import nexus.adapters.mqtt
+import nexus.adapters.packing
+import nexus.adapters.serial
+import nexus.adapters.tcp
+import nexus.adapters.udp
+import nexus.adapters.zmq
 import nexus.boundaries
+import nexus.boundaries.inbound
+import nexus.boundaries.links
+import nexus.boundaries.outbound
 import nexus.boundaries.zmq
 import nexus.errors
 import nexus.testing
@@ -42,7 +55,13 @@ html_theme = "furo"
 html_title = "event-nexus"
 html_static_path = ["_static"]
 
-OURS = [nexus, nexus.errors, nexus.testing, nexus.boundaries, nexus.boundaries.zmq]
+OURS: list[ModuleType] = [
+    *(nexus, nexus.errors, nexus.testing, nexus.adapters, nexus.adapters.packing),
+    *(nexus.adapters.memory, nexus.adapters.console, nexus.adapters.file, nexus.adapters.serial),
+    *(nexus.adapters.tcp, nexus.adapters.udp, nexus.adapters.zmq, nexus.adapters.mqtt),
+    *(nexus.boundaries, nexus.boundaries.inbound, nexus.boundaries.outbound, nexus.boundaries.links),
+    nexus.boundaries.zmq,
+]
 """Modules with public names; a name is documented under the first that has it."""
 
 
@@ -89,6 +108,8 @@ def is_foreign(name: str) -> bool:
 UNNAMED = {
     *("Any", "Callable", "Self", "P", "P_co", "H", "T", "Ts", "NamedEventTypeVar", "NamedEventClass"),
     *("AnySocket", "Binding", "HasStats", "Ledger", "Route", "_Inode", "_Way"),
+    *("Adapted", "CommonConfig", "Convert", "Disk", "Framer", "Line", "Login", "OnLink", "OptionRow"),
+    *("Overflow", "Stream", "T_co", "T_contra"),
     *("DeadLetterHandler", "ErrorHandler", "OnBad", "Stopping", "Wire", "limit=...)"),
 }
 
