@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import resource
 import signal
 import socket
 import subprocess
@@ -26,6 +25,13 @@ from nexus.cli import main
 LIMIT = 20.0
 """Seconds that a command may take."""
 FRAMES = [b'{"n": %d}' % number for number in range(300)]
+CONFINED = """
+import resource
+resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
+from nexus.cli import main
+main()
+"""
+"""The command, in a process whose files may not become larger."""
 RULE = "7 if n >= 0 else 0"
 
 
@@ -43,15 +49,10 @@ def root_handlers() -> Iterator[None]:
 def running(*arguments: str, limit: int | None = None) -> Iterator[subprocess.Popen[str]]:
     """Run a command in another process, and see that it is gone at the end."""
 
-    def confine() -> None:
-        if limit is not None:
-            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-
-    command = (sys.executable, "-m", "nexus.cli", *arguments)
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=confine
-    ) as process:
+    command = [sys.executable, "-m", "nexus.cli", *arguments]
+    if limit is not None:
+        command[1:3] = ["-c", CONFINED.format(limit=limit)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
             yield process
         finally:
