@@ -13,7 +13,10 @@ import zmq.asyncio
 
 import nexus
 from nexus import AsyncEventNexus, Event, errors
+from nexus.adapters.memory import MemoryConfig, MemoryReceiver, MemorySender
 from nexus.boundaries import AsyncEventBoundary
+from nexus.boundaries.inbound import InboundBoundary
+from nexus.boundaries.outbound import OutboundBoundary
 from nexus.boundaries.zmq import ZmqEventReceiver, ZmqEventSender
 from nexus.testing import MemoryWire, Recorder, assert_ledger_balanced, assert_order, virtual_time
 
@@ -427,6 +430,106 @@ async def test_plain_zmq_loses_what_is_in_its_pipes(pair: Any) -> None:
         await push.send(b"later")
         async with asyncio.timeout(10):
             assert await again.recv() == b"later"
+
+
+class Acknowledging(MemoryReceiver[Any]):
+    """A receiver over memory whose transport wants to know what was accepted."""
+
+    def __init__(self) -> None:
+        super().__init__(MemoryConfig(topic="in"))
+        self.acknowledged: list[Any] = []
+
+    def accept(self, meta: dict[str, Any]) -> None:
+        self.acknowledged.append(meta["number"])
+
+    async def come(self, number: int) -> None:
+        """Let an item come."""
+        await self._inbox.put(str(number).encode(), {"number": number})
+
+
+@virtual_time
+async def test_a_bad_frame_costs_itself_alone() -> None:
+    """What cannot be unpacked is counted twice over, at the adapter and at the boundary."""
+    receiver = MemoryReceiver[Any](MemoryConfig(topic="bad"))
+    boundary, recorder, domain = InboundBoundary(receiver, "a"), Recorder(), AsyncEventNexus()
+    domain.add_handler("a", recorder)
+    domain.register(boundary)
+    async with domain, MemorySender[bytes](receiver.config, lambda data: data) as sender:
+        for frame in (b"{", b"1"):
+            await sender.deliver(frame)
+        await recorder.wait_for(1)
+    assert recorder.payloads == [1]
+    assert (receiver.counts.bad, boundary.quarantined) == ({"unpack": 1}, {"unpack": 1})
+
+
+@virtual_time
+async def test_a_full_inbox_counts_what_it_drops() -> None:
+    """What was received and what was dropped is what was sent."""
+    config = MemoryConfig(topic="full", maxsize=3, overflow="drop_oldest")
+    async with (
+        MemoryReceiver[int](config) as receiver,
+        MemorySender[int](MemoryConfig(topic="full")) as sender,
+    ):
+        for number in range(10):
+            await sender.deliver(number)
+        assert [(await receiver.receive())[0] for _ in range(3)] == [7, 8, 9]
+        assert receiver.counts.dropped == {"drop_oldest": 7}
+
+
+@virtual_time
+async def test_a_broken_link_keeps_the_outbox() -> None:
+    """What was sent while nobody was there goes when somebody is, the most urgent first."""
+    config = MemoryConfig(topic="broken")
+    async with MemorySender[int](config) as sender:
+        for number in range(3):
+            await sender.send(number)
+        await sender.send(-1, priority=-1)
+        assert sender.counts.waiting == 4
+        async with MemoryReceiver[int](config) as receiver:
+            assert [(await receiver.receive())[0] for _ in range(4)] == [-1, 0, 1, 2]
+
+
+@virtual_time
+async def test_a_stop_counts_what_was_not_sent() -> None:
+    """A stop ends within its bound, and says how much stayed behind."""
+    sender = MemorySender[int](MemoryConfig(topic="nobody", flush_timeout=1))
+    await sender.send(1)
+    await sender.stop()
+    assert (sender.counts.waiting, sender.counts.dropped) == (0, {"stopped": 1})
+
+
+@virtual_time
+async def test_only_what_was_handled_is_acknowledged() -> None:
+    """While a handler is with an item, and while one waits, the transport has heard of neither."""
+    receiver, domain = Acknowledging(), AsyncEventNexus(grace=0)
+    domain.add_handler("a", slow)
+    domain.register(InboundBoundary(receiver, "a"))
+    async with domain:
+        await asyncio.sleep(0)
+        for seconds in (1, 2, 3):
+            await receiver.come(seconds)
+        await asyncio.sleep(2)
+        assert receiver.acknowledged == [1]
+
+
+@virtual_time
+async def test_a_confirming_bridge_acknowledges_last() -> None:
+    """An item is acknowledged when the far side has it, not when the sender has."""
+    receiver, domain = Acknowledging(), AsyncEventNexus()
+    far = MemoryConfig(topic="far", flush_timeout=0)
+    outbound = OutboundBoundary(MemorySender[Any](far), confirm=True)
+    domain.add_handler("a", outbound)
+    domain.register(outbound)
+    domain.register(InboundBoundary(receiver, "a"))
+    async with domain:
+        await asyncio.sleep(0)
+        await receiver.come(7)
+        await asyncio.sleep(1)
+        assert receiver.acknowledged == []
+        async with MemoryReceiver[int](far) as beyond:
+            assert (await beyond.receive())[0] == 7
+            await asyncio.sleep(1)
+        assert receiver.acknowledged == [7]
 
 
 KILLED = """
