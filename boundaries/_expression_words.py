@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -66,8 +67,8 @@ def item(whole: Any, key: Any) -> Any:
 
 def listing(names: Any) -> str:
     """List names for a reader, the first ten."""
-    known = sorted(map(str, names))
-    return ", ".join(name[:50] for name in known[:10]) + (" ..." if len(known) > 10 else "") or "none"
+    known = heapq.nsmallest(10, map(str, names))
+    return ", ".join(name[:50] for name in known) + (" ..." if len(names) > 10 else "") or "none"
 
 
 def numbers(sign: str, *values: Any) -> None:

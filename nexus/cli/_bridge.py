@@ -87,8 +87,9 @@ def command(
 ) -> None:
     """Pass on what comes from one URL to another one.
 
-    It ends with the source, or by SIGINT or SIGTERM. What waits goes by priority. Unless --no-confirm, and where SRC acknowledges, an item is acknowledged when
-    DST has it: what was on its way when the bridge died comes again, and nothing is lost.
+    It ends with the source, or by SIGINT or SIGTERM. What waits goes by priority. Unless --no-confirm, and
+    where SRC acknowledges, an item is acknowledged when DST has it: what was on its way when the bridge died
+    comes again, and nothing is lost.
 
     Exit status: 0; 75 when the grace period cut the stop short; 1 when a URL is wrong, a link has failed for
     good, or what went in and what came out do not add up.
@@ -98,6 +99,8 @@ def command(
     from nexus.errors import NexusError
 
     log_to_stderr(log_level)
+    # What is sent there is the output, and nothing may come in between.
+    to_console = destination.lower().startswith("console:")
     conversion = Conversion(
         type=type_,
         priority=rank_of(priority),
@@ -115,13 +118,13 @@ def command(
             rate=rate,
             maxsize=maxsize,
             confirm=confirm,
-            plain=plain,
+            plain=plain or to_console,
             as_lines=as_lines,
         )
         report = asyncio.run(bridge.run(seconds, grace))
     except NexusError as exc:
         raise click.ClickException(said(exc)) from exc
-    click.echo(bridge.final(report))
+    click.echo(bridge.final(report), err=to_console)
     wrong = bridge.links.failed is not None or not bridge.is_balanced(report)
     ctx.exit(1 if wrong else 0 if report.clean else CUT_SHORT)
 

@@ -10,7 +10,6 @@ import attrs
 from nexus import (
     AsyncEventNexus,
     Block,
-    DeadLetter,
     DropNewest,
     DropOldest,
     Event,
@@ -20,17 +19,20 @@ from nexus import (
 )
 from nexus._stats import LatencyRecorder
 from nexus.adapters._base import Receiver, Sender
+from nexus.adapters._outbox import MAX_LANES
 from nexus.boundaries.inbound import InboundBoundary
 from nexus.boundaries.outbound import OutboundBoundary, Outgoing
 from nexus.cli._bucket import Bucket
 from nexus.cli._live import Links, Live, Meter, as_json, by_reason, duration, line_of, until
-from nexus.cli._options import said
 from nexus.cli._report import as_lines
 from nexus.errors import BadCall, ConfigError, LinkDown, NoMoreEvents
 
 __all__ = ["Bridge", "Conversion"]
 
 Compiled = Callable[[Any, Mapping[str, Any]], Any]
+
+LEAST = -MAX_LANES // 2
+"""The lowest priority that is told to the sender, and minus it the first that is too high."""
 
 POLICIES: dict[str, Any] = {
     "block": Block(),
@@ -109,7 +111,7 @@ class Destination(OutboundBoundary):
         if self._bucket is not None:
             await self._bucket.take(event.priority)
         try:
-            await super().handle(event, queue)
+            await super().handle(within_lanes(event), queue)
         except LinkDown:
             if self.sender.is_started:
                 raise
@@ -118,7 +120,7 @@ class Destination(OutboundBoundary):
         self._note(event)
 
     def handle_nowait(self, event: Event[Any]) -> bool:
-        if self._bucket is not None or not super().handle_nowait(event):
+        if self._bucket is not None or not super().handle_nowait(within_lanes(event)):
             return False
         self._note(event)
         return True
@@ -128,6 +130,12 @@ class Destination(OutboundBoundary):
         if recorder is None:
             recorder = self.waiting[event.priority] = LatencyRecorder()
         recorder.record(asyncio.get_running_loop().time() - event.headers["since"])
+
+
+def within_lanes(event: Event[Any]) -> Event[Any]:
+    """Bring a priority into the range of those that a sender can hold at once; their order stays."""
+    rank = event.priority
+    return event if LEAST <= rank < -LEAST else event.evolve(priority=max(LEAST, min(rank, -LEAST - 1)))
 
 
 def outgoing(event: Event[Any]) -> Outgoing:
@@ -151,7 +159,7 @@ class Bridge:
         as_lines: JSON in place of words.
 
     Raises:
-        ConfigError: a topic is given and the destination has none.
+        ConfigError: a topic is given, and the destination has none or not such ones.
     """
 
     def __init__(
@@ -170,6 +178,8 @@ class Bridge:
         has_topics = takes_topic(sender)
         if conversion.topic is not None and not has_topics:
             raise ConfigError(f"--topic: {sender.name} has no topics")
+        if isinstance(conversion.topic, str):
+            sender._check({"topic": conversion.topic})
         carries = has_topics and not names_topic(sender)
         self.nexus = AsyncEventNexus(name="bridge", maxsize=maxsize)
         self.source = Source(
@@ -181,13 +191,11 @@ class Bridge:
         self.destination = Destination(sender, rate=rate, confirm=confirm, concurrency=concurrency)
         self.nexus.set_policy(conversion.type, POLICIES[policy])
         self.nexus.add_handler(conversion.type, self.destination)
-        self.nexus.set_dead_letter_handler(self._dead)
         self.nexus.register(self.destination)
         self.nexus.register(self.source)
         self._as_lines = as_lines
         self._plain = plain
         self._ticks = 0
-        self._dead_count = 0
         self._over: asyncio.Event | None = None
         self.live = Live(self.status, plain=plain or as_lines, every=self._every)
         self.links = Links(self._link)
@@ -226,9 +234,10 @@ class Bridge:
         """Stop; a further signal makes it short."""
         from nexus.cli._signals import signals
 
-        stopping = self.nexus.stop(grace=grace)
         with signals(lambda: self.nexus.stop(grace=0)):
-            return await stopping
+            if (left := self.nexus.stats().queued) and grace:
+                self.live.say(f"stopping, up to {grace:g} s for {left:,} events; once more to stop at once")
+            return await self.nexus.stop(grace=grace)
 
     def status(self) -> str:
         """Write how it goes on one line."""
@@ -238,7 +247,6 @@ class Bridge:
             f"in {self.taken:,} ({self._in.rates()[0]:,}/s)",
             f"out {stats.handled:,} ({self._out.rates()[0]:,}/s)",
             f"queued {queued}",
-            f"took {self._times()}",
         ]
         if self.source.left_out:
             parts.append(f"filtered out {self.source.left_out:,}")
@@ -249,7 +257,7 @@ class Bridge:
         if aside := self.aside:
             parts.append(f"put aside {by_reason(aside)}")
         links = (self.source.receiver.link, self.destination.sender.link)
-        parts.append("links " + ", ".join(line_of(link.state) for link in links))
+        parts += ["links " + ", ".join(line_of(link.state) for link in links), f"took {self._times()}"]
         return ", ".join(parts)
 
     def as_object(self, *, final: bool) -> dict[str, Any]:
@@ -360,12 +368,6 @@ class Bridge:
     def _end(self) -> None:
         if self._over is not None:
             self._over.set()
-
-    def _dead(self, letter: DeadLetter) -> None:
-        self._dead_count += 1
-        if self._dead_count & (self._dead_count - 1) == 0:
-            error = letter.exception
-            self.live.say(f"not sent ({self._dead_count:,} so far): {type(error).__name__}: {said(error)}")
 
 
 def takes_topic(sender: Sender[Any]) -> bool:

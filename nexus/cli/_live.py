@@ -163,9 +163,14 @@ class Live:
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """Take the status line away. May be called twice."""
         if self._timer is not None:
             self._timer.cancel()
         if self.in_place:
+            self.in_place = False
             sys.stdout.write("\r\x1b[K")
             sys.stdout.flush()
 

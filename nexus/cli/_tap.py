@@ -103,23 +103,30 @@ class Tap:
         receiver.on_link(self.links)
 
     async def run(self, seconds: float | None) -> None:
-        """Show items until the end."""
+        """Show items until the end.
+
+        Raises:
+            OpenError: something on this machine cannot be opened.
+        """
         from nexus.cli._live import until
         from nexus.errors import EndOfData, LinkDown
 
-        try:
-            with self.live:
-                async with self.receiver, until(seconds):
+        with self.live:
+            await self.receiver.start()
+            try:
+                async with until(seconds):
                     while self._count is None or self.shown < self._count:
                         limit = 256 if self._count is None else min(256, self._count - self.shown)
                         self.show(await self.receiver.receive_many(limit))
-        except EndOfData:
-            pass
-        except LinkDown:
-            if self.links.failed is None:
-                raise
-        finally:
-            self.live.say(self.summary())
+            except EndOfData:
+                pass
+            except LinkDown:
+                if self.links.failed is None:
+                    raise
+            finally:
+                await self.receiver.stop()
+                self.live.end()
+                self.live.say(self.summary())
 
     def show(self, items: list[tuple[Any, dict[str, Any]]]) -> None:
         """Print items, those that are chosen."""

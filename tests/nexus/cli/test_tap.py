@@ -248,7 +248,7 @@ def test_on_a_terminal_a_status_line_stays_below() -> None:
     lines = shown.decode().replace("\r\n", "\n").split("\r\x1b[K")
     assert any("0/s  0 B/s  received 0" in line for line in lines)
     assert all(len(part) <= 60 for line in lines for part in line.split("\n"))
-    assert lines[-1].startswith("received 0") or lines[-1] == ""
+    assert lines[-1] == "received 0, bad 0, dropped 0\n"
 
 
 @given(
