@@ -129,7 +129,7 @@ def test_grace_that_cuts_is_status_75(tmp_path: Path) -> None:
     content = REPLAYED.format(folder=tmp_path).replace("replay=true", "start=beginning") + "rate = 4\n"
     with running(tmp_path, content, "--grace", "0.1") as process:
         for _ in range(1000):
-            if (tmp_path / "out").exists():
+            if (tmp_path / "out").exists() and (tmp_path / "out").read_text():
                 break
             try:
                 process.wait(0.02)
