@@ -18,7 +18,9 @@ Test: TypeAlias = "Callable[[str], bool]"
 
 MAX_PATTERN = 200
 """Characters."""
-MAX_STATES = 1_000
+MAX_TEXT = 4_096
+"""Characters that are compared: each may cost as much as there are states."""
+MAX_STATES = 500
 MAX_REPEAT = 100
 MAX_KEPT = 4_096
 """Sets that are remembered."""
@@ -37,6 +39,8 @@ ESCAPES = {"n": "\n", "r": "\r", "t": "\t"}
 def compile_pattern(pattern: str) -> Callable[[Any], bool]:
     """Make a function that says whether the whole of a text is as the pattern says.
 
+    It raises TypeError for what is no text, and ValueError for one of more than 4,096 characters.
+
     Known are ``.``, ``[a-z]``, ``[^,]``, ``\\d \\w \\s \\D \\W \\S``, ``( )``, ``|``, ``* + ?`` and
     ``{m,n}``.
 
@@ -51,6 +55,8 @@ def compile_pattern(pattern: str) -> Callable[[Any], bool]:
     def matches(text: Any) -> bool:
         if not isinstance(text, str):
             raise TypeError(f"matches() is for texts, found a {type(text).__name__}")
+        if len(text) > MAX_TEXT:
+            raise ValueError(f"matches() compares up to {MAX_TEXT} characters, found {len(text)}")
         states = machine.first
         for char in text:
             following = kept.get((states, char))
