@@ -1,0 +1,31 @@
+"""How much memory this process holds, and the most it has held, as the kernel tells it (proc(5))."""
+
+import re
+from pathlib import Path
+
+__all__ = ["PeakGrowth", "resident"]
+
+PAGE = 4096
+
+
+def resident() -> int:
+    """Return what is resident now, bytes."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE
+
+
+class PeakGrowth:
+    """From its making, how far the resident memory has risen at its highest."""
+
+    def __init__(self) -> None:
+        Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far
+        self._before = _peak()
+
+    @property
+    def bytes(self) -> int:
+        return _peak() - self._before
+
+
+def _peak() -> int:
+    found = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
+    assert found is not None
+    return int(found[1]) * 1024
