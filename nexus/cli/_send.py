@@ -54,7 +54,8 @@ def command(
 ) -> None:
     """Send data to a URL and wait until it is delivered.
 
-    Without DATA each line of the standard input is sent. Data is JSON; with --pack text it is text, with --pack bytes it is bytes as they stand.
+    Without DATA each line of the standard input is sent. Data is JSON; with --pack text it is text, with
+    --pack bytes it is bytes as they stand.
 
     Exit status: 0 when all was delivered, 1 when something was not, or the URL is wrong.
     """
