@@ -86,6 +86,11 @@ async def until(process: "subprocess.Popen[str]") -> tuple[str, str]:
     return await asyncio.to_thread(process.communicate, timeout=LIMIT)
 
 
+def first(out: str) -> str:
+    """Return the line that is always there; a busy machine adds how late a frame was."""
+    return out.splitlines()[0]
+
+
 async def there(path: Path) -> None:
     """Wait until a recorder has begun."""
     async with asyncio.timeout(LIMIT):
@@ -113,7 +118,7 @@ async def test_tcp_is_recorded_and_replayed(tmp_path: Path) -> None:
             found = [(await receiver.receive())[0] for _ in FRAMES]
             out, _ = await until(process)
     assert found == FRAMES
-    assert (process.returncode, out) == (0, "sent 300, left out 0, not sent 0, damaged 0\n")
+    assert (process.returncode, first(out)) == (0, "sent 300, left out 0, not sent 0, damaged 0")
 
 
 async def test_udp_is_recorded_and_replayed(tmp_path: Path) -> None:
@@ -166,7 +171,7 @@ async def test_mqtt_topics_come_back(tmp_path: Path) -> None:
         assert done.returncode == 0
         assert [(item.payload, item.meta["topic"]) for item in read(path)] == sent
         done = await asyncio.to_thread(invoke_elsewhere, "replay", str(path), f"{url}?qos=1")
-        assert (done.returncode, done.stdout) == (0, "sent 30, left out 0, not sent 0, damaged 0\n")
+        assert (done.returncode, first(done.stdout)) == (0, "sent 30, left out 0, not sent 0, damaged 0")
         async with open_receiver(session + "second", unpacker=bytes_unpacker) as receiver:
             found = [await receiver.receive() for _ in sent * 2]
     assert [(frame, meta["topic"]) for frame, meta in found] == sent * 2
@@ -344,5 +349,5 @@ async def test_a_signal_ends_a_replay(tmp_path: Path) -> None:
                 await asyncio.sleep(0.01)
         process.send_signal(signal.SIGTERM)
         out, err = await until(process)
-    assert (process.returncode, out) == (1, "sent 1, left out 0, not sent 0, damaged 0\n")
+    assert (process.returncode, first(out)) == (1, "sent 1, left out 0, not sent 0, damaged 0")
     assert "stopped before the end" in err
