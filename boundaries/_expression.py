@@ -25,7 +25,6 @@ from nexus.boundaries._expression_words import (
     multiply,
     numeric,
 )
-from nexus.boundaries._pattern import compile_pattern
 from nexus.errors import ConfigError
 
 __all__ = ["Expression", "compile_expression"]
@@ -60,8 +59,7 @@ COMPUTED: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
 }
 ALLOWED = (
     "allowed are fields, a.b, a['b'], numbers, texts, None, True, False, lists, mappings, comparisons, in, "
-    "and, or, not, + - * / // %, x if y else z, and the functions "
-    + ", ".join(sorted((*FUNCTIONS, "matches")))
+    "and, or, not, + - * / // %, x if y else z, and the functions " + ", ".join(sorted(FUNCTIONS))
 )
 
 
@@ -83,7 +81,7 @@ def compile_expression(text: str) -> Expression:
         raise ConfigError(f"an expression is empty; {ALLOWED}")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # "\d" in a pattern
+            warnings.simplefilter("ignore")  # "\d" in a text
             tree = ast.parse(stripped, mode="eval").body
     except SyntaxError as exc:
         where = f", column {exc.offset}" if exc.offset else ", at its end"
@@ -204,37 +202,21 @@ class Compiler:
     def call(self, node: ast.Call) -> Expression:
         """Make a function of a call of a known function."""
         name = node.func.id if isinstance(node.func, ast.Name) else ""
-        known = ", ".join(sorted((*FUNCTIONS, "matches")))
-        if name != "matches" and name not in FUNCTIONS:
+        known = ", ".join(sorted(FUNCTIONS))
+        if name not in FUNCTIONS:
             found = f"the function {shown(name)}" if name else f"a call of {what(node.func)}"
             raise self.wrong(node, f"found {found}; the functions are {known}")
         if node.keywords or any(isinstance(each, ast.Starred) for each in node.args):
             raise self.wrong(node, f"found a named or starred argument; {name}() takes plain ones")
-        low, high = (2, 2) if name == "matches" else FUNCTIONS[name].arity
+        low, high = FUNCTIONS[name].arity
         if not low <= len(node.args) <= high:
             number = str(low) if low == high else f"{low} to {high}"
             raise self.wrong(node, f"{name}() takes {number} arguments, found {len(node.args)}")
-        if name == "matches":
-            return self.matches(node)
         function, arguments = FUNCTIONS[name].call, [self.compile(each) for each in node.args]
         if len(arguments) == 1:
             only = arguments[0]
             return lambda data, meta: function(only(data, meta))
         return lambda data, meta: function(*[each(data, meta) for each in arguments])
-
-    def matches(self, node: ast.Call) -> Expression:
-        """Make a function of `matches(text, pattern)`."""
-        text, pattern = node.args
-        if not isinstance(pattern, ast.Constant) or not isinstance(pattern.value, str):
-            raise self.wrong(
-                node, "the pattern of matches() is a text as it stands, as in matches(topic, 'a.*')"
-            )
-        try:
-            takes = compile_pattern(pattern.value)
-        except ConfigError as exc:
-            raise self.wrong(pattern, str(exc)) from None
-        value = self.compile(text)
-        return lambda data, meta: takes(value(data, meta))
 
 
 def what(node: ast.AST) -> str:

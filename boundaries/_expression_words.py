@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
 import attrs
@@ -18,6 +19,10 @@ MAX_BITS = 1024
 """Of an integer."""
 MAX_CHARS = 2**20
 """Of a text."""
+MAX_LIKE = 4096
+"""Of a text that is compared with a pattern."""
+MAX_PATTERN = 200
+"""Of a pattern."""
 MAX_DIGITS = 320
 """Characters of a text that is read as a number."""
 
@@ -175,6 +180,15 @@ def of_text(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
+def like(text: str, pattern: str) -> bool:
+    """Say whether the whole of a text is as a pattern of the shell says: ``*``, ``?``, ``[a-z]``."""
+    if len(text) > MAX_LIKE or len(pattern) > MAX_PATTERN:
+        raise ValueError(
+            f"like() takes a text of {MAX_LIKE} characters and a pattern of {MAX_PATTERN} at most"
+        )
+    return fnmatchcase(text, pattern)
+
+
 def absolute(value: Any) -> Any:
     """Return a number without its sign."""
     numbers("abs()", value)
@@ -194,5 +208,6 @@ FUNCTIONS: dict[str, Function] = {
     "upper": Function(of_text("upper", str.upper), (1, 1)),
     "startswith": Function(of_text("startswith", str.startswith), (2, 2)),
     "endswith": Function(of_text("endswith", str.endswith), (2, 2)),
+    "like": Function(of_text("like", like), (2, 2)),
 }
-"""By name; `matches` is the compiler's own, for its pattern is compiled."""
+"""By name."""

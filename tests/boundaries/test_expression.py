@@ -1,6 +1,5 @@
 """Laws about expressions: they compute what Python would, and can do nothing else."""
 
-import random
 import time
 from typing import Any
 
@@ -10,7 +9,6 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from nexus.boundaries._expression import ALLOWED, compile_expression
-from nexus.boundaries._pattern import compile_pattern
 from nexus.errors import ConfigError
 
 DATA = {"temperature": 81.5, "level": "alarm", "n": 7, "oven": {"zone": [1, 2, 3], "_id": "x"}, "none": None}
@@ -44,7 +42,7 @@ def value(text: str, data: Any = DATA, meta: dict[str, Any] = META) -> Any:
         ('round(2.345, 2) + int("3") + float("0.5")', round(2.345, 2) + 3.5),
         ('upper(level) + lower("A") + str(n) + str(True)', "ALARMa7True"),
         ('startswith(topic, "plant/") and endswith(topic, "a")', True),
-        (r'matches(topic, "plant/[a-c]") and matches(str(n), "\d+")', True),
+        ('like(topic, "plant/[a-c]") and not like(topic, "plant")', True),
         ("meta.peer", "10.0.0.1"),
         ("{'t': temperature, 'where': [topic, n]}", {"t": 81.5, "where": ["plant/a", 7]}),
         ("(n,\n n)[0]", 7),
@@ -88,8 +86,7 @@ def test_what_is_not_allowed_is_named_with_what_is(text: str, found: str) -> Non
         ("abs(x=1)", "takes plain ones"),
         ("max(*oven)", "takes plain ones"),
         ("abs(1, 2)", "abs\\(\\) takes 1 arguments, found 2"),
-        ("matches(topic, level)", "is a text as it stands"),
-        ("matches(topic, '(')", "it ends too early|without"),
+        ("like(topic)", "takes 2 arguments"),
         ("{n: 1}", "keys of a mapping are texts"),
         ("{**oven}", "keys of a mapping are texts"),
         ("1 +", "at its end"),
@@ -179,7 +176,9 @@ def test_fields_of_objects_are_their_attrs_fields() -> None:
         "min(n)",
         "lower(n)",
         "float('x')",
-        "matches(n, '.')",
+        "like(n, '*')",
+        "like(long, '*')",
+        "like('a', long)",
     ],
 )
 def test_no_result_grows_without_end(text: str) -> None:
@@ -192,7 +191,7 @@ def test_no_result_grows_without_end(text: str) -> None:
 
 
 WORDS = """temperature level n oven data meta topic . [ ] ( ) , + - * / // % ** < > == != in not and or if
-else is None True 1 2.5 'a' "b" : { } abs( len( str( matches( round( __class__ lambda := for x ; \\ # @ 0x9
+else is None True 1 2.5 'a' "b" : { } abs( len( str( like( round( __class__ lambda := for x ; \\ # @ 0x9
 ~ 1e999"""
 words = st.sampled_from([*WORDS.split(), " ", "\n"])
 
@@ -220,73 +219,18 @@ def test_no_text_does_anything_but_compute_or_be_refused(text: str) -> None:
     assert isinstance(result, None | bool | int | float | str | bytes | list | tuple | dict)
 
 
-def test_it_is_fast() -> None:
-    """A comparison of a field and one of the topic take two microseconds at most."""
-    run = compile_expression('temperature > 80 and topic == "plant/a"')
-    best = 1.0
-    for _ in range(20):
-        begin = time.process_time()
-        for _ in range(1000):
-            run(DATA, META)
-        best = min(best, time.process_time() - begin)
-    assert best / 1000 < 2e-6
-
-
 @pytest.mark.parametrize(
     ("pattern", "good", "bad"),
     [
-        ("a.*b", ["ab", "axxb", "a\nb"], ["", "a", "abc"]),
-        ("(a|bc)+", ["a", "bc", "abca"], ["", "b", "ac"]),
-        (r"\d{2,3}", ["12", "123"], ["1", "1234", "ab"]),
-        ("x{2}y?", ["xx", "xxy"], ["x", "xxyy"]),
-        ("x{2,}", ["xx", "xxxxx"], ["x"]),
-        ("[^a-c,]", ["d", "-"], ["a", ",", "dd"]),
-        (r"[]\-\d]+", ["]-5"], ["\\"]),
-        (r"[a-]", ["a", "-"], ["b"]),
-        (r"\.\w\s", [".a "], ["aa "]),
-        ("", [""], ["a"]),
-        ("a|", ["", "a"], ["b"]),
-        ("(a*)*", ["", "aaa"], ["b"]),
-        ("plant/[^/]+/(oven|kiln)", ["plant/1/oven"], ["plant/1/2/oven"]),
+        ("a*b", ["ab", "axxb"], ["", "a", "abc"]),
+        ("?", ["x"], ["", "xx"]),
+        ("[a-c]", ["b"], ["d"]),
+        ("plant/*", ["plant/1", "plant/1/2"], ["plant"]),
+        ("(", ["("], [")"]),
     ],
 )
-def test_a_pattern_takes_the_whole_text(pattern: str, good: list[str], bad: list[str]) -> None:
-    """A pattern means what it means in `re`, for the whole of a text."""
-    takes = compile_pattern(pattern)
-    assert all(takes(text) for text in good)
-    assert not any(takes(text) for text in bad)
-
-
-@pytest.mark.parametrize(
-    "pattern",
-    ["(a*)*c", "(a|aa)+c", "a*a*a*a*a*c", "(.*)(.*)(.*)[c]", "(a?){30}a{30}c", "(a|b)*a(a|b){90}c"],
-)
-def test_no_text_makes_a_pattern_slow(pattern: str) -> None:
-    """The patterns that take `re` for ever take the longest text in half a second."""
-    takes = compile_pattern(pattern)
-    begin = time.process_time()
-    assert not takes("a" * 4096)
-    assert not takes("".join(random.Random(7).choice("ab") for _ in range(4096)))
-    assert time.process_time() - begin < 0.5
-    with pytest.raises(ValueError, match="up to 4096 characters"):
-        takes("a" * 4097)
-
-
-@pytest.mark.parametrize(
-    "pattern",
-    ["(", ")", "*", "a{", "a{x}", "a{3,2}", "a{1000}", "a{²}", "[a", "(?:a)", "^a", "a$", "\\", "\\b", "\\1"],
-)
-def test_a_wrong_pattern_is_refused(pattern: str) -> None:
-    """What is not known is a ConfigError that says where."""
-    with pytest.raises(ConfigError, match="pattern"):
-        compile_pattern(pattern)
-
-
-@pytest.mark.parametrize(
-    "pattern",
-    ["[b-a]", "((((a{99}){99}){99}){99})", "x" * 201, "(" * 30 + ")" * 30],
-)
-def test_a_pattern_has_bounds(pattern: str) -> None:
-    """What would be too large, or is nothing, is a ConfigError that says where."""
-    with pytest.raises(ConfigError, match="pattern"):
-        compile_pattern(pattern)
+def test_like_takes_the_whole_text(pattern: str, good: list[str], bad: list[str]) -> None:
+    """A pattern means what it means in a shell, for the whole of a text."""
+    run = compile_expression("like(text, pattern)")
+    assert all(run({"text": text, "pattern": pattern}, {}) for text in good)
+    assert not any(run({"text": text, "pattern": pattern}, {}) for text in bad)
