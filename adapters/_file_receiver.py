@@ -116,10 +116,10 @@ class FileReceiver(Receiver[T]):
     async def _follow(self, tail: Tail) -> None:
         while True:
             more = await self._worker.call(tail.step)
-            await self._hand_over(tail)
             if tail.is_there:
-                self._link.up()
-            elif self._link.is_up:
+                self._link.up()  # before what is in it finds room
+            await self._hand_over(tail)
+            if not tail.is_there and self._link.is_up:
                 self._link.down(f"{self._path} is not there")
             if not more:
                 await asyncio.sleep(self.config.poll)

@@ -459,3 +459,12 @@ async def test_a_url_opens_a_file(tmp_path: Path) -> None:
     path.write_text("one\n")
     async with open_receiver(f"file://{path}?replay=1&pack=text") as source:
         assert [data async for data, _ in source] == ["one"]
+
+
+async def test_a_file_with_more_than_fits_is_up(tmp_path: Path) -> None:
+    """The link is up before what is in the file has found room, so that who waits for it first may."""
+    path = tmp_path / "x.txt"
+    append(path, "".join(f"{number}\n" for number in range(100)))
+    async with receiver(path, maxsize=10) as source:
+        await source.connected(5)
+        assert await take(source, 100) == [str(number) for number in range(100)]
