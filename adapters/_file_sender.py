@@ -145,8 +145,7 @@ class FileSender(Sender[T]):
             return await self._worker.call(_write_and_tick, writer, batch)
         finally:
             written = batch.written
-            for item in items[:written]:
-                self._outbox.done(item)
+            self._outbox.done_all(items[:written])
             if batch.ended:
                 self._outbox.put_back(items[written:])
             else:

@@ -39,37 +39,38 @@ class Inbox:
         """What `take` raises when all is taken; None while more may come."""
         self.on_drop: Callable[[dict[str, Any]], None] | None = None
         """Called with the meta of a frame that is dropped."""
-        self._items: deque[Item] = deque()  # bounded by maxsize and max_bytes
+        self.items: deque[Item] = deque()  # bounded by maxsize and max_bytes
+        """What it holds, to look at; `offer` and `take_nowait` change it."""
         self._bytes = 0
         self._takers: deque[asyncio.Future[None]] = deque()  # bounded by the tasks that wait
         self._putters: deque[asyncio.Future[None]] = deque()  # bounded by the tasks that wait
 
     def __len__(self) -> int:
-        return len(self._items)
+        return len(self.items)
 
     @property
     def is_full(self) -> bool:
         """Whether the next frame may find no room."""
-        return len(self._items) >= self.maxsize or self._bytes >= self.max_bytes
+        return len(self.items) >= self.maxsize or self._bytes >= self.max_bytes
 
     def offer(self, payload: bytes, meta: dict[str, Any]) -> bool:
         """Put a frame without waiting; say whether it, or an older one in its place, is settled.
 
         False only when there is no room and `overflow` is ``block``.
         """
-        if len(self._items) >= self.maxsize or (self._items and self._bytes + len(payload) > self.max_bytes):
+        if len(self.items) >= self.maxsize or (self.items and self._bytes + len(payload) > self.max_bytes):
             if self.overflow == "block":
                 return False
             if self.overflow == "drop_newest":
                 self.drop("drop_newest", meta)
                 return True
-            while self._items and (
-                len(self._items) >= self.maxsize or self._bytes + len(payload) > self.max_bytes
+            while self.items and (
+                len(self.items) >= self.maxsize or self._bytes + len(payload) > self.max_bytes
             ):
-                old, old_meta = self._items.popleft()
+                old, old_meta = self.items.popleft()
                 self._bytes -= len(old)
                 self.drop("drop_oldest", old_meta)
-        self._items.append((payload, meta))
+        self.items.append((payload, meta))
         self._bytes += len(payload)
         if self._takers:
             self._wake(self._takers)
@@ -109,7 +110,7 @@ class Inbox:
         Raises:
             EndOfData: or whatever `end` was given, when all is taken.
         """
-        while not self._items:
+        while not self.items:
             self.check()
             await self.wait()
         return self.take_nowait()
@@ -121,20 +122,20 @@ class Inbox:
 
     async def wait(self) -> None:
         """Wait until there may be something to take, or the end."""
-        if not self._items and self.ended is None:
+        if not self.items and self.ended is None:
             await self._wait(self._takers)
 
     def take_nowait(self) -> Item:
         """Take the next frame; there must be one."""
-        item = self._items.popleft()
+        item = self.items.popleft()
         self._bytes -= len(item[0])
-        if self._putters and len(self._items) <= self.maxsize // 2:
+        if self._putters and len(self.items) <= self.maxsize // 2:
             self._wake_all(self._putters)
         return item
 
     def peek(self) -> Item:
         """Return the next frame and leave it there; there must be one."""
-        return self._items[0]
+        return self.items[0]
 
     def end(self, error: NexusError) -> None:
         """Let `take` raise this when all is taken; frames that still wait for room are dropped."""

@@ -143,7 +143,20 @@ class Outbox:
         Raises what `put` raises.
         """
         lane = self._lanes.get(item.priority)
-        return (lane is None or not lane.putters) and self.offer(item)
+        if lane is None:
+            return self.offer(item)
+        if lane.putters:
+            return False
+        size = lane.size + len(item.payload)
+        if lane.held < self.maxsize and size <= self.max_bytes and lane.items and self.closed is None:
+            # The short way, written out: there is room, and nobody to wake.
+            lane.held += 1
+            lane.size = size
+            self._held += 1
+            self._waiting += 1
+            lane.items.append(item)
+            return True
+        return self.offer(item)
 
     def offer(self, item: OutItem) -> bool:
         """Put a frame without waiting; False only when there is no room and `overflow` is ``block``.
@@ -205,9 +218,15 @@ class Outbox:
             limit = min(limit, int(self._credit))
         while self._waiting and len(items) < limit and size < max_bytes:
             priority = self._order[0]
-            item = self._pop(priority, self._lanes[priority])
-            size += len(item.payload)
-            items.append(item)
+            waiting = self._lanes[priority].items
+            before = len(items)
+            while waiting and len(items) < limit and size < max_bytes:
+                item = waiting.popleft()
+                size += len(item.payload)
+                items.append(item)
+            self._waiting -= len(items) - before
+            if not waiting:
+                self._order.remove(priority)
         if self._backlog > 0:
             self._backlog -= len(items)
             self._credit -= len(items)
@@ -219,6 +238,21 @@ class Outbox:
         self._forget(self._lanes[item.priority], item)
         if item.confirmed is not None:
             item.settle(True)
+
+    def done_all(self, items: list[OutItem]) -> None:
+        """Note that the transport has these frames that were taken."""
+        self.done_count += len(items)
+        for item in items:
+            lane = self._lanes[item.priority]
+            lane.held -= 1
+            lane.size -= len(item.payload)
+            if item.confirmed is not None:
+                item.settle(True)
+        self._held -= len(items)
+        for lane in self._lanes.values():
+            for _ in range(min(len(lane.putters), self.maxsize - lane.held)):
+                lane.wake()
+        self._check_empty()
 
     def reject(self, item: OutItem, reason: str) -> None:
         """Note that a frame that was taken will never go."""
@@ -292,6 +326,9 @@ class Outbox:
         self._held -= 1
         if lane.putters and not self._is_full(lane):
             lane.wake()
+        self._check_empty()
+
+    def _check_empty(self) -> None:
         if not self._held and self._empty:
             for future in self._empty:
                 if not future.done():

@@ -58,6 +58,8 @@ class Receiver(Adapted, Generic[T_co]):
         self.manual = False
         self._inbox = Inbox(config.maxsize, overflow=overflow)
         self._received = 0
+        self.acknowledges = type(self).accept is not Receiver.accept
+        """Whether the transport has something to do when an item is accepted."""
         self._bad: dict[str, int] = {}
         self._handed: list[Meta] = []
         """The items handed out last, which are accepted when the next ones are asked for."""
@@ -80,8 +82,9 @@ class Receiver(Adapted, Generic[T_co]):
             LinkDown: the peer is gone and retrying is off.
         """
         inbox = self._inbox
-        self._accept_handed()
-        if not len(inbox):
+        if self._handed:
+            self._accept_handed()
+        if not inbox.items:
             await self._wait_for_item()
         payload, meta = inbox.take_nowait()
         try:
@@ -89,7 +92,7 @@ class Receiver(Adapted, Generic[T_co]):
         except UnpackerError:
             self.accept(meta)  # or it would come for ever
             raise
-        if not self.manual:
+        if self.acknowledges and not self.manual:
             self._handed.append(meta)
         self._received += 1
         return data, meta
@@ -103,16 +106,16 @@ class Receiver(Adapted, Generic[T_co]):
         self._accept_handed()
         items: list[tuple[T_co, Meta]] = []
         while not items:
-            if not len(inbox):
+            if not inbox.items:
                 await self._wait_for_item()
-            for _ in range(min(limit, len(inbox))):
+            for _ in range(min(limit, len(inbox.items))):
                 payload, meta = inbox.take_nowait()
                 try:
                     items.append((self._unpack(payload, meta), meta))
                 except UnpackerError as exc:
                     self._tell_bad(exc)
                     self.accept(meta)
-        if not self.manual:
+        if self.acknowledges and not self.manual:
             self._handed += [meta for _, meta in items]
         self._received += len(items)
         return items

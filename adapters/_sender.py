@@ -81,7 +81,8 @@ class Sender(Adapted, Generic[T_contra]):
         item = self._item(data, priority, options)
         if self._task is None or self._task.done():
             await self._revive()
-        await self._outbox.put(item)
+        if not self._outbox.put_nowait(item):
+            await self._outbox.put(item)
 
     def send_nowait(self, data: T_contra, *, priority: int = 0, **options: Any) -> bool:
         """Give the frame to the outbox if it was started and has room; say whether it was given.
@@ -139,6 +140,8 @@ class Sender(Adapted, Generic[T_contra]):
             raise
         except Exception as exc:
             raise PackerError(data, f"the packer raised {why(exc)}") from exc
+        if type(payload) is bytes and len(payload) <= self._max_size:
+            return payload
         if isinstance(payload, str):
             try:
                 payload = payload.encode(self._encoding)

@@ -165,8 +165,7 @@ class SerialSender(Sender[T]):
             items = outbox.take(4096, self._lot)
             try:
                 await port.write(b"".join(item.payload for item in items), timeout)
-                for item in items:
-                    outbox.done(item)
+                outbox.done_all(items)
                 items = []
             finally:
                 outbox.put_back(items)

@@ -205,8 +205,7 @@ class TcpSender(Sender[T]):
             try:
                 stream.write(b"".join([item.payload for item in items]))
                 await stream.drained()
-                for item in items:
-                    outbox.done(item)
+                outbox.done_all(items)
                 items = []
             except ConnectionError:
                 return  # the session has seen it too
@@ -233,8 +232,7 @@ class TcpSender(Sender[T]):
                     peer.write(data)
                 await self._wait_for(peers)
                 if not all(peer.is_over for peer in peers):
-                    for item in items:
-                        outbox.done(item)
+                    outbox.done_all(items)
                     items = []
             finally:
                 outbox.put_back(items)

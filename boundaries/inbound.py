@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from operator import attrgetter
-from typing import Any
+from typing import Any, cast
 
 from nexus import Event, EventFactory, EventKey, NamedEvent, SimpleEventConverter
 from nexus.adapters._base import Meta, Receiver
@@ -54,8 +54,7 @@ class InboundBoundary(SimpleEventConverter):
         self.event_factory = event_factory or EventFactory()
         self._quarantine = Quarantine(self.name, quarantine)
         self._convert = _converter(rules, self.event_factory)
-        # Only a transport that acknowledges has something to do when an item is accepted.
-        self._acknowledges = type(receiver).accept is not Receiver.accept
+        self._acknowledges = receiver.acknowledges
         self._ready: deque[Event[Any]] = deque()  # bounded by one `receive_many`
         self._unpack_listener = receiver.on_bad
         receiver.on_bad = self._bad
@@ -142,8 +141,7 @@ def _converter(rules: Any, factory: EventFactory) -> Convert:
     if isinstance(rules, Rule):
         rules = (rules,)
     if callable(rules):
-        convert: Convert = rules
-        return convert
+        return cast("Convert", rules)
     from_table = table(rules, factory, lambda: asyncio.get_running_loop().time())
 
     def strict(data: Any, meta: Meta) -> Event[Any]:

@@ -54,6 +54,11 @@ class OutboxMachine(RuleBasedStateMachine):
         if self.taken:
             self.outbox.done(self.taken.pop(data.draw(st.integers(0, len(self.taken) - 1))))
 
+    @rule(count=st.integers(0, 4))
+    def done_all(self, count: int) -> None:
+        self.outbox.done_all(self.taken[:count])
+        del self.taken[:count]
+
     @rule()
     def reject(self) -> None:
         if self.taken:
