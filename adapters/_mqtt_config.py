@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+import re
 import secrets
-import ssl as tls
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import attrs
 
-from nexus.adapters import _mqtt_packets as wire
 from nexus.adapters._config import Config, option
 from nexus.adapters._endpoint import Url
 from nexus.adapters._inbox import Overflow
 from nexus.adapters._mqtt_connection import Login
 from nexus.adapters._mqtt_topics import check_filter, check_topic
 from nexus.adapters._retry import Again
-from nexus.errors import ConfigError, OpenError
+from nexus.adapters._tls import TlsConfig
+from nexus.errors import ConfigError
 
 __all__ = ["MqttConfig", "QoS", "Will"]
 
 QoS = Literal[0, 1, 2]
 
 TLS_PORT = 8883
+HTTP_PORT, HTTPS_PORT = 80, 443
 LONGEST_HEAD = 2 * 65535
 """Bytes of a packet that are not its payload: topic, identifier, properties."""
+
+_PATH = re.compile(r"/[!-~]*")
+_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_VALUE = re.compile(r"[ -~]*")
 
 
 @attrs.frozen(kw_only=True)
@@ -43,8 +49,8 @@ class Will(Config):
 
 
 @attrs.frozen(kw_only=True)
-class MqttConfig(Config):
-    """Options of both halves.
+class MqttConfig(TlsConfig):
+    """Options of both halves. Port 8883 means `tls`.
 
     The halves are two clients of the broker. Give each its own `client_id`: a broker keeps one connection
     for an id, and lets the newer push the older out.
@@ -56,9 +62,9 @@ class MqttConfig(Config):
     topics: tuple[str, ...] = option((), help="filters that a receiver subscribes to, in place of topic")
     qos: QoS = option(0, help="quality of service: 0 at most once, 1 at least once, 2 exactly once")
     retain: bool = option(False, help="whether the broker keeps the last frame for later subscribers")
-    user: str = option("", help="user name; empty for none")
-    password: str = option("", secret=True, help="password; empty for none")
-    client_id: str = option("", help="name of the client; empty for one that is made up")
+    user: str | None = option(None, help="user name")
+    password: str | None = option(None, secret=True, help="password")
+    client_id: str | None = option(None, help="name of the client; unset: one that is made up")
     clean_session: bool = option(
         True, help="whether the broker forgets the client when it goes; false needs a client_id"
     )
@@ -70,11 +76,13 @@ class MqttConfig(Config):
     max_inflight: int = option(
         1000, low=1, high=60_000, help="frames sent and not acknowledged, or received and not accepted"
     )
-    ssl: bool = option(False, help="whether to use TLS")
-    ca_file: str = option("", help="certificates to trust; empty for those of the system")
-    cert_file: str = option("", help="certificate of the client")
-    key_file: str = option("", help="its key, if that is in a file of its own")
-    verify: bool = option(True, help="whether to check the broker's certificate and name")
+    transport: Literal["tcp", "websockets"] = option("tcp", help="what carries the packets")
+    websocket_path: str = option("/mqtt", help="where the broker's WebSockets are, behind host and port")
+    websocket_headers: Mapping[str, str] = option(
+        attrs.Factory(dict),
+        secret=True,
+        help="headers of HTTP that the connection begins with, such as a token",
+    )
     keep_alive: int = option(
         60, low=0, high=65535, unit="s", help="how long the line may be quiet; 0 for always"
     )
@@ -88,32 +96,44 @@ class MqttConfig(Config):
     retry_cap: float = option(0.5, low=0.001, unit="s", help="the longest wait between tries")
 
     def __attrs_post_init__(self) -> None:
+        if self.port == TLS_PORT:
+            object.__setattr__(self, "tls", True)
         super().__attrs_post_init__()
         for topic in self.filters:
             check_filter(topic)
-        if not self.clean_session and not self.client_id:
-            raise ConfigError("client_id: found '', allowed: a name, as clean_session is false")
-        if self.password and not self.user and self.protocol == "3.1.1":
-            raise ConfigError("user: found '', allowed: a name, as there is a password")
-        if self.key_file and not self.cert_file:
-            raise ConfigError("cert_file: found '', allowed: a file, as there is a key_file")
+        if not self.clean_session and self.client_id is None:
+            raise ConfigError("client_id: found none, allowed: a name, as clean_session is false")
+        if self.password is not None and self.user is None and self.protocol == "3.1.1":
+            raise ConfigError("user: found none, allowed: a name, as there is a password")
         for name in ("client_id", "user"):
             value = getattr(self, name)
-            if "\0" in value or len(value.encode("utf-8", "replace")) > 65535:
+            if value is not None and ("\0" in value or len(value.encode("utf-8", "replace")) > 65535):
                 raise ConfigError(f"{name}: found {value[:80]!a}, allowed: up to 65535 bytes without a NUL")
-        if not self.host:
-            raise ConfigError("host: found '', allowed: a name or an address")
+        for name in ("client_id", "host"):
+            if getattr(self, name) == "":
+                raise ConfigError(f"{name}: found '', allowed: a name")
+        if not _PATH.fullmatch(self.websocket_path):
+            found = self.websocket_path[:80]
+            raise ConfigError(f"websocket_path: found {found!a}, allowed: / and what follows it in a URL")
+        for name, value in self.websocket_headers.items():
+            if not _HEADER.fullmatch(name) or not _HEADER_VALUE.fullmatch(value):
+                raise ConfigError(
+                    "websocket_headers: found a secret that will not do, allowed: names and ASCII"
+                )
 
     @classmethod
     def _from_url(cls, url: Url) -> dict[str, Any]:
-        tls = url.scheme == "mqtts"
+        secure = url.scheme.startswith("mqtts")
+        websockets = url.scheme.endswith("+ws")
+        usual = (HTTPS_PORT if secure else HTTP_PORT) if websockets else TLS_PORT if secure else None
         given: dict[str, Any] = {
             "host": url.host or None,
-            "port": url.port or (TLS_PORT if tls else None),
+            "port": url.port or usual,
             "user": url.user,
             "password": url.password,
             "topic": url.path.removeprefix("/") or None,
-            "ssl": tls or None,
+            "tls": secure or None,
+            "transport": "websockets" if websockets else None,
         }
         return {name: value for name, value in given.items() if value is not None}
 
@@ -126,59 +146,27 @@ class MqttConfig(Config):
     def place(self) -> str:
         """The broker, without secrets."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{'mqtts' if self.uses_tls else 'mqtt'}://{host}:{self.port}"
-
-    @property
-    def uses_tls(self) -> bool:
-        """Whether the connection is encrypted."""
-        return self.ssl or self.port == TLS_PORT
+        scheme = ("mqtts" if self.tls else "mqtt") + "+ws" * (self.transport == "websockets")
+        return f"{scheme}://{host}:{self.port}"
 
     def login(self) -> Login:
-        """Make what a connection begins with; reads the certificates.
-
-        Raises:
-            OpenError: they cannot be read.
-        """
-        will = None
-        flags = 0
-        if self.will is not None:
-            flags = 0x04 | self.will.qos << 3 | 0x20 * self.will.retain
-            will = (
-                b"\0" * (self.protocol == "5") + check_topic(self.will.topic) + wire.text(self.will.payload)
-            )
+        """Make what a connection begins with, but for the certificates."""
+        will = self.will
         return Login(
             host=self.host,
             port=self.port,
-            tls=self._context() if self.uses_tls else None,
+            server_name=self.server_name or self.host,
             client_id=self.client_id or f"nexus-{secrets.token_hex(8)}",
-            user=self.user or None,
-            password=self.password or None,
+            user=self.user,
+            password=self.password,
             v5=self.protocol == "5",
             clean=self.clean_session,
             session_expiry=self.session_expiry,
             receive_maximum=self.max_inflight,
             keep_alive=self.keep_alive,
             timeout=self.timeout,
-            will=will,
-            will_flags=flags,
+            will=None if will is None else (will.topic, will.payload, will.qos, will.retain),
             max_packet=self.max_size + LONGEST_HEAD,
+            websocket_path=self.websocket_path if self.transport == "websockets" else None,
+            websocket_headers=self.websocket_headers,
         )
-
-    def _context(self) -> tls.SSLContext:
-        at = self.ca_file
-        try:
-            context = tls.create_default_context(cafile=self.ca_file or None)
-            if not self.verify:
-                context.check_hostname = False
-                context.verify_mode = tls.CERT_NONE
-            if self.cert_file:
-                at = self.cert_file
-                context.load_cert_chain(self.cert_file, self.key_file or None, password=_no_password)
-        except OSError as error:
-            raise OpenError(error.errno, f"cannot use the certificate: {error.strerror}", at) from error
-        return context
-
-
-def _no_password() -> bytes:
-    """Stand in for the terminal, which would be asked for the password of an encrypted key."""
-    return b""

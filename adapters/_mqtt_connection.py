@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from collections.abc import Callable, Mapping
-from typing import cast
+from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol, cast
 
 import attrs
 
@@ -15,7 +15,7 @@ from nexus.adapters import _mqtt_packets as wire
 from nexus.adapters._mqtt_topics import check_filter
 from nexus.adapters._net import no_name_raises_os_error
 
-__all__ = ["Connection", "Login"]
+__all__ = ["QUICK_ACK", "REASONS", "Connection", "Line", "Login", "Take", "check_granted"]
 
 SEND_BUFFER = 2**20
 """Bytes asked of the system, so that a batch goes with one call."""
@@ -49,7 +49,8 @@ class Login:
 
     host: str
     port: int
-    tls: ssl.SSLContext | None
+    server_name: str
+    """The name that the broker's certificate must hold."""
     client_id: str
     user: str | None = attrs.field(repr=False)
     password: str | None = attrs.field(repr=False)
@@ -59,18 +60,22 @@ class Login:
     receive_maximum: int
     keep_alive: float
     timeout: float
-    will: bytes | None = attrs.field(repr=False)
-    """Its fields as they go over the wire, from the properties on."""
-    will_flags: int
+    will: tuple[str, bytes, int, bool] | None = attrs.field(repr=False)
+    """Topic, payload, QoS and whether the broker keeps it."""
     max_packet: int
+    websocket_path: str | None
+    """None where there are no WebSockets."""
+    websocket_headers: Mapping[str, str] = attrs.field(repr=False)
+    tls: ssl.SSLContext | None = None
 
     def packet(self) -> bytes:
         """Make the CONNECT (3.1)."""
         flags = 0x02 * self.clean
         body = wire.text(self.client_id)
         if self.will is not None:
-            flags |= self.will_flags
-            body += self.will
+            topic, payload, qos, retain = self.will
+            flags |= 0x04 | qos << 3 | 0x20 * retain
+            body += b"\0" * self.v5 + wire.text(topic) + wire.text(payload)
         if self.user is not None:
             flags |= 0x80
             body += wire.text(self.user)
@@ -94,8 +99,8 @@ A `ConnectionError` that it raises ends the connection.
 """
 
 
-class Connection(asyncio.Protocol):
-    """A connection that stands; made by `open`.
+class Line(Protocol):
+    """What the two halves need of a connection, whatever carries its packets.
 
     Attributes:
         session_present: the broker remembered an earlier connection of this client.
@@ -104,6 +109,68 @@ class Connection(asyncio.Protocol):
         maximum_qos: the highest QoS it takes.
         lost: done when the connection has ended; holds why.
     """
+
+    session_present: bool
+    receive_maximum: int
+    maximum_packet: int
+    maximum_qos: int
+    lost: asyncio.Future[Exception]
+
+    def write(self, data: bytes) -> None:
+        """Send packets, without waiting; see `drained`. Does nothing when the connection is lost."""
+
+    def write_soon(self, data: bytes) -> None:
+        """Send a packet together with all else that is sent in this turn of the event loop."""
+
+    async def drained(self) -> bool:
+        """Wait until the system has all that was written; False if the connection was lost. One at a time."""
+        ...
+
+    async def subscribe(self, topics: Mapping[str, int], retained: int) -> None:
+        """Subscribe to filters by their QoS.
+
+        Args:
+            retained: which retained messages come again, with MQTT 5: 0 for all, 1 for those of new filters.
+
+        Raises:
+            ConnectionRefusedError: the broker refuses one of them.
+            ConnectionError: the connection is lost.
+        """
+
+    async def unsubscribe(self, topic: str) -> None:
+        """End a subscription.
+
+        Raises:
+            ConnectionError: the connection is lost.
+        """
+
+    def pause(self) -> None:
+        """Read no further until `resume`."""
+
+    def resume(self) -> None:
+        """Read on."""
+
+    async def close(self) -> None:
+        """Say goodbye and close; waits for no peer. Closed already, does nothing."""
+
+    def fail(self, error: Exception) -> None:
+        """End the connection for a reason."""
+
+
+def check_granted(topics: Iterable[str], codes: Iterable[int], *, v5: bool) -> None:
+    """Read the answer to a subscription.
+
+    Raises:
+        ConnectionRefusedError: the broker refuses one of them.
+    """
+    for topic, code in zip(topics, codes, strict=False):
+        if code >= 0x80:
+            why = REASONS.get(code, f"code {code:#x}") if v5 else "not allowed"
+            raise ConnectionRefusedError(f"the broker refuses the subscription to {topic!r}: {why}")
+
+
+class Connection(asyncio.Protocol):
+    """A connection over TCP or TLS that stands; made by `open`. A `Line`."""
 
     def __init__(self, login: Login, welcome: Callable[[Connection], None], take: Take) -> None:
         self._login = login
@@ -152,6 +219,7 @@ class Connection(asyncio.Protocol):
                         login.host,
                         login.port,
                         ssl=login.tls,
+                        server_hostname=login.server_name if login.tls else None,
                         ssl_shutdown_timeout=CLOSE_WAIT if login.tls else None,
                     )
                 self.write(login.packet())
@@ -164,57 +232,35 @@ class Connection(asyncio.Protocol):
         return self
 
     def write(self, data: bytes) -> None:
-        """Send, without waiting; see `drained`. Does nothing when the connection is lost."""
         if self._transport is not None and not self.lost.done():
             self._sent_at = self._loop.time()
             self._transport.write(data)
 
     def write_soon(self, data: bytes) -> None:
-        """Send together with all else that is sent in this turn of the event loop."""
         self._soon.append(data)
         if self._flushing is None:
             self._flushing = self._loop.call_soon(self._flush)
 
     async def drained(self) -> bool:
-        """Wait until the system has all that was written; False if the connection was lost. One at a time."""
         if self._drained is not None:
             await self._drained
         return not self.lost.done()
 
     async def subscribe(self, topics: Mapping[str, int], retained: int) -> None:
-        """Subscribe to filters by their QoS.
-
-        Args:
-            retained: which retained messages come again, with MQTT 5: 0 for all, 1 for those of new filters.
-
-        Raises:
-            ConnectionRefusedError: the broker refuses one of them.
-            ConnectionError: the connection is lost.
-        """
         options = retained << 4 if self._login.v5 else 0
         fields = b"".join(check_filter(topic) + bytes((qos | options,)) for topic, qos in topics.items())
         codes = await self._ask(wire.SUBSCRIBE, fields)
-        for topic, code in zip(topics, codes, strict=False):
-            if code >= 0x80:
-                why = REASONS.get(code, f"code {code:#x}") if self._login.v5 else "not allowed"
-                raise ConnectionRefusedError(f"the broker refuses the subscription to {topic!r}: {why}")
+        check_granted(topics, codes, v5=self._login.v5)
 
     async def unsubscribe(self, topic: str) -> None:
-        """End a subscription.
-
-        Raises:
-            ConnectionError: the connection is lost.
-        """
         await self._ask(wire.UNSUBSCRIBE, check_filter(topic))
 
     def pause(self) -> None:
-        """Read no further until `resume`."""
         if self._transport is not None and not self._is_paused and not self.lost.done():
             self._transport.pause_reading()
             self._is_paused = True
 
     def resume(self) -> None:
-        """Read on."""
         if self._transport is not None and self._is_paused and not self.lost.done():
             self._ping_at = None
             self._received_at = self._loop.time()
@@ -222,7 +268,6 @@ class Connection(asyncio.Protocol):
             self._transport.resume_reading()
 
     async def close(self) -> None:
-        """Say goodbye and close; waits for no peer. Closed already, does nothing."""
         transport = self._transport
         if transport is None:
             return
@@ -240,7 +285,6 @@ class Connection(asyncio.Protocol):
             transport.abort()
 
     def fail(self, error: Exception) -> None:
-        """End the connection for a reason."""
         self._error = self._error or error
         if self._transport is not None:
             self._transport.abort()

@@ -7,12 +7,16 @@ import logging
 from collections import deque
 from typing import Any, TypeVar
 
+import attrs
+
 from nexus.adapters import _mqtt_packets as wire
 from nexus.adapters._base import Meta, OnBad, Receiver
 from nexus.adapters._inbox import Item
 from nexus.adapters._mqtt_config import MqttConfig, QoS
-from nexus.adapters._mqtt_connection import Connection, Login
+from nexus.adapters._mqtt_connection import Line, Login
 from nexus.adapters._mqtt_topics import check_filter
+from nexus.adapters._mqtt_websockets import open_line
+from nexus.adapters._tls import TlsFiles
 from nexus.adapters.packing import Unpacker
 from nexus.errors import ConfigError, LinkDown
 
@@ -64,12 +68,14 @@ class MqttReceiver(Receiver[T]):
         on_bad: OnBad | None = None,
     ) -> None:
         self.config = config or MqttConfig()
+        self._check_qos(self.config.qos)
         name = f"{self.config.place}/{','.join(self.config.filters)}"
         # The policy is for QoS 0 alone and is applied here; what is to be acknowledged is never dropped.
         super().__init__(name, self.config, unpacker, overflow="block", on_bad=on_bad)
         self._v5 = self.config.protocol == "5"
+        self._tls = TlsFiles(self.config, server=False)
         self._login: Login | None = None
-        self._connection: Connection | None = None
+        self._connection: Line | None = None
         self._wanted: dict[str, int] = dict.fromkeys(self.config.filters, self.config.qos)
         self._granted: dict[str, int] = {}
         """What the broker's session of this client is subscribed to."""
@@ -104,6 +110,7 @@ class MqttReceiver(Receiver[T]):
         level = self.config.qos if qos is None else qos
         if isinstance(level, bool) or level not in (0, 1, 2):
             raise ConfigError(f"qos: found {level!a}, allowed: 0, 1 or 2")
+        self._check_qos(level)
         self._wanted[topic] = level
         connection = self._connection
         if connection is None:
@@ -141,8 +148,14 @@ class MqttReceiver(Receiver[T]):
             token.accepted = True
             self._settle(token.queue)
 
+    def _check_qos(self, qos: int) -> None:
+        # paho takes a message of QoS 2 off the broker before anybody has seen it.
+        if qos == 2 and self.config.transport == "websockets":
+            raise ConfigError("qos: found 2, allowed: 0 or 1, which loses nothing, where WebSockets receive")
+
     async def _open(self) -> None:
         self._login = self.config.login()
+        self._tls.context()
         self._stir = asyncio.Event()
 
     async def _run(self) -> None:
@@ -151,7 +164,8 @@ class MqttReceiver(Receiver[T]):
     async def _session(self) -> None:
         assert self._login is not None
         await self._take_backlog()
-        connection = await Connection.open(self._login, self._welcome, self._take)
+        login = attrs.evolve(self._login, tls=self._tls.context())
+        connection = await open_line(login, self._welcome, self._take)
         connection.lost.add_done_callback(self._stir_up)
         try:
             async with asyncio.TaskGroup() as group:
@@ -170,7 +184,7 @@ class MqttReceiver(Receiver[T]):
             self._connection = None
             await connection.close()
 
-    async def _join(self, connection: Connection) -> None:
+    async def _join(self, connection: Line) -> None:
         """Let the broker's subscriptions be those that are wanted."""
         try:
             missing = {topic: qos for topic, qos in self._wanted.items() if self._granted.get(topic) != qos}
@@ -194,7 +208,7 @@ class MqttReceiver(Receiver[T]):
     def _stir_up(self, _: object = None) -> None:
         self._stir.set()
 
-    def _welcome(self, connection: Connection) -> None:
+    def _welcome(self, connection: Line) -> None:
         """Begin with a new connection."""
         self._connection = connection
         self._queues = (deque(), deque(), deque())  # bounded by what the broker sends unacknowledged

@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 from typing import Any, TypeVar
 
+import attrs
+
 from nexus.adapters import _mqtt_packets as wire
 from nexus.adapters._base import Sender
 from nexus.adapters._mqtt_config import MqttConfig
-from nexus.adapters._mqtt_connection import Connection, Login
+from nexus.adapters._mqtt_connection import Line, Login
 from nexus.adapters._mqtt_topics import check_topic
+from nexus.adapters._mqtt_websockets import open_line
 from nexus.adapters._outbox import OutItem, SendOverflow
+from nexus.adapters._tls import TlsFiles
 from nexus.adapters.packing import Packer
 from nexus.errors import ConfigError
 
@@ -47,6 +51,7 @@ class MqttSender(Sender[T]):
         super().__init__(f"{self.config.place}/{self.config.topic}", self.config, packer, overflow=overflow)
         self._v5 = self.config.protocol == "5"
         self._usual = self._options({}) if self.config.topic else {}
+        self._tls = TlsFiles(self.config, server=False)
         self._login: Login | None = None
         self._flight: dict[int, OutItem] = {}
         """Sent and not acknowledged, by identifier, in the order they were sent."""
@@ -57,7 +62,7 @@ class MqttSender(Sender[T]):
         self._last_mid = 0
         self._room: asyncio.Future[None] | None = None
         self._window = self._two_window = self.config.max_inflight
-        self._connection: Connection | None = None
+        self._connection: Line | None = None
 
     def _check(self, options: dict[str, Any]) -> dict[str, Any]:
         if not options and self._usual:
@@ -78,6 +83,10 @@ class MqttSender(Sender[T]):
 
     async def _open(self) -> None:
         self._login = self.config.login()
+        if self._login.websocket_path is not None:
+            # paho cannot go on where another of its clients ended: what the broker has begun it must forget.
+            self._login = attrs.evolve(self._login, clean=True)
+        self._tls.context()
 
     async def _run(self) -> None:
         try:
@@ -87,7 +96,8 @@ class MqttSender(Sender[T]):
 
     async def _session(self) -> None:
         assert self._login is not None
-        connection = await Connection.open(self._login, self._welcome, self._take)
+        login = attrs.evolve(self._login, tls=self._tls.context())
+        connection = await open_line(login, self._welcome, self._take)
         try:
             # While one half is on its way the other fills, and goes in one piece.
             half = (self.config.maxsize + 1) // 2
@@ -109,7 +119,7 @@ class MqttSender(Sender[T]):
             self._connection = None
             await connection.close()
 
-    async def _pump(self, connection: Connection) -> None:
+    async def _pump(self, connection: Line) -> None:
         """Send what is in the outbox for as long as the connection stands."""
         outbox, flight, v5 = self._outbox, self._flight, self._v5
         while not connection.lost.done():
@@ -179,7 +189,7 @@ class MqttSender(Sender[T]):
                 self._last_mid = mid
                 return mid
 
-    def _send_again(self, connection: Connection) -> None:
+    def _send_again(self, connection: Line) -> None:
         """Go on where the last connection ended [MQTT-4.4.0-1]."""
         parts = [
             wire.acknowledge(wire.PUBREL, mid)
@@ -198,7 +208,7 @@ class MqttSender(Sender[T]):
         self._twos = 0
         self._released.clear()
 
-    def _welcome(self, connection: Connection) -> None:
+    def _welcome(self, connection: Line) -> None:
         """Begin with a new connection."""
         self._connection = connection
 

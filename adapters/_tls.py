@@ -39,6 +39,10 @@ class TlsConfig(Config):
         for name in ("ca_file", "cert_file", "key_file", "crl_file"):
             if getattr(self, name) is not None and not self.tls:
                 raise WrongOption(name, type(self).__name__, "is given and tls is off, allowed: both or none")
+        if self.key_file is not None and self.cert_file is None:
+            raise WrongOption(
+                "cert_file", type(self).__name__, "found none, allowed: a file, as there is key_file"
+            )
 
     @property
     def asks_for_certificates(self) -> bool:

@@ -15,7 +15,7 @@ __all__ = ["Url"]
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_SECRET = re.compile(r"pass|secret|token|credential|private", re.IGNORECASE)
+_SECRET = re.compile(r"pass|secret|token|credential|private|header", re.IGNORECASE)
 _HIDDEN = "***"
 
 

@@ -20,6 +20,7 @@ class MqttPair:
 
     def __init__(self) -> None:
         self.broker = Mosquitto()
+        self.port = self.broker.port
 
     async def __aenter__(self) -> Self:
         await self.broker.start()
@@ -31,7 +32,7 @@ class MqttPair:
     def config(self, client_id: str, **options: Any) -> MqttConfig:
         usual: dict[str, Any] = {
             "host": "127.0.0.1",
-            "port": self.broker.port,
+            "port": self.port,
             "topic": "contract/data",
             "qos": 1,
             "client_id": client_id,
@@ -71,3 +72,14 @@ class Mqtt5Pair(MqttPair):
 
     name = "mqtt5"
     options: dict[str, Any] = {"protocol": "5"}  # noqa: RUF012
+
+
+class MqttWsPair(MqttPair):
+    """The same over WebSockets."""
+
+    name = "mqttws"
+    options: dict[str, Any] = {"transport": "websockets"}  # noqa: RUF012
+
+    def __init__(self) -> None:
+        self.broker = Mosquitto(websockets={})
+        self.port = self.broker.websockets_port

@@ -16,7 +16,7 @@ import pytest
 from fixtures_console import ConsolePair
 from fixtures_file import FilePair
 from fixtures_memory import MemoryPair
-from fixtures_mqtt import Mqtt5Pair, MqttPair
+from fixtures_mqtt import Mqtt5Pair, MqttPair, MqttWsPair
 from fixtures_serial import SerialPair, SerialxPair
 from fixtures_tcp import TcpListeningReceiverPair, TcpListeningSenderPair, TcpPair
 from fixtures_udp import UdpPair
@@ -31,6 +31,7 @@ PAIRS: list[Any] = [
     ConsolePair,
     MqttPair,
     Mqtt5Pair,
+    MqttWsPair,
     SerialPair,
     SerialxPair,
     TcpPair,

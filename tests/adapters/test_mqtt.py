@@ -616,7 +616,7 @@ def test_it_runs_on_uvloop(uvloop: Any) -> None:
 
 async def test_a_url_says_it_all(broker: Mosquitto) -> None:
     """Both halves of a URL meet at its topic, with its options."""
-    url = f"mqtt://127.0.0.1:{broker.port}/oven/1/temperature?qos=1&client-id="
+    url = f"mqtt://127.0.0.1:{broker.port}/oven/1/temperature?qos=1&keep-alive=30"
     async with open_receiver(url) as receiver, open_sender(url + "&retain=false") as sender:
         await receiver.connected(PATIENCE)
         await sender.deliver({"i": 1})

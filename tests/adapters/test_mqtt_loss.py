@@ -27,23 +27,27 @@ class Form:
     messages: int
     restarts: int
     kills: int
+    transport: str = "tcp"
 
 
 FORMS = [
     pytest.param(Form(1_000, 5, 3), id="short"),
+    pytest.param(Form(300, 3, 2, "websockets"), id="websockets"),
     pytest.param(Form(20_000, 50, 20), id="long", marks=[pytest.mark.slow, pytest.mark.timeout(600)]),
+    pytest.param(Form(100_000, 50, 50), id="longest", marks=[pytest.mark.slow, pytest.mark.timeout(600)]),
 ]
 
 
 class Consumer:
     """A process that appends to a file what it has handled, then accepts it."""
 
-    def __init__(self, port: int, protocol: str, when: str, file: Path) -> None:
+    def __init__(self, port: int, transport: str, protocol: str, when: str, file: Path) -> None:
         program = Path(__file__).parents[1] / "support" / "mqtt_consumer.py"
         self._command = [
             sys.executable,
             str(program),
             str(port),
+            transport,
             protocol,
             when,
             str(file),
@@ -83,11 +87,13 @@ def events(form: Form) -> list[str]:
 
 async def handled_in_spite(form: Form, protocol: Any, folder: Path, when: str, patience: float) -> list[int]:
     """Send, restart and kill; return the numbers of what was handled, as often as it was."""
-    async with Mosquitto() as broker:
-        consumer = Consumer(broker.port, protocol, when, folder / "handled")
+    transport: Any = form.transport
+    async with Mosquitto(websockets={} if transport == "websockets" else None) as broker:
+        port = broker.port if transport == "tcp" else broker.websockets_port
+        consumer = Consumer(port, transport, protocol, when, folder / "handled")
         config = MqttConfig(
-            host="127.0.0.1", port=broker.port, topic="loss", qos=1, protocol=protocol, retry_cap=0.05,
-            client_id="producer", clean_session=False,
+            host="127.0.0.1", port=port, transport=transport, topic="loss", qos=1, protocol=protocol,
+            retry_cap=0.05, client_id="producer", clean_session=False,
         )  # fmt: skip
         try:
             consumer.start()

@@ -13,9 +13,25 @@ try:
 except ImportError:
     x509 = None  # type: ignore[assignment,unused-ignore]
 
-__all__ = ["Authority", "x509"]
+__all__ = ["BAD", "BAD_CLIENT", "Authority", "bad_certificate", "x509"]
 
 DAY = datetime.timedelta(days=1)
+HOUR = datetime.timedelta(hours=1)
+
+BAD: dict[str, Any] = {
+    "expired": {"end": -HOUR},
+    "not yet valid": {"begin": HOUR},
+    "wrong host": {"hosts": ("example.org",)},
+    "self-signed": {"self_signed": True},
+    "wrong authority": {},
+    "SHA-1": {"sha1": True},
+    "no alternative name": {"hosts": ()},
+    "revoked": {},
+}
+"""All the ways in which the certificate of a server is bad, and how `Authority.issue` makes it so."""
+
+BAD_CLIENT = [kind for kind in BAD if kind not in ("wrong host", "no alternative name")]
+"""Those in which the certificate of a client is: it need not hold a name."""
 
 
 def _name(text: str) -> Any:
@@ -126,6 +142,13 @@ class Authority:
             .not_valid_before(begin)
             .not_valid_after(end)
         )
+
+
+def bad_certificate(authority: Authority, kind: str, folder: Path) -> tuple[dict[str, Any], str | None]:
+    """Make a certificate that is bad in one way; return its options, and the list of what is revoked."""
+    signer = Authority(folder, "other") if kind == "wrong authority" else authority
+    made = signer.issue("bad", **BAD[kind])
+    return made, authority.revoke(made["cert_file"]) if kind == "revoked" else None
 
 
 def _host(host: str) -> Any:

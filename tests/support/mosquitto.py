@@ -34,14 +34,20 @@ class Mosquitto:
     Args:
         options: lines of its configuration, over `LOSSLESS`; None leaves one out.
         listener: lines that belong to the listener, such as its certificates.
+        websockets: lines of a second listener, for WebSockets, at `websockets_port`; None for none.
     """
 
     def __init__(
-        self, options: Mapping[str, str | None] | None = None, listener: Mapping[str, str] | None = None
+        self,
+        options: Mapping[str, str | None] | None = None,
+        listener: Mapping[str, str] | None = None,
+        websockets: Mapping[str, str] | None = None,
     ) -> None:
         self.port = free_port()
+        self.websockets_port = free_port()
         self._options: dict[str, str | None] = {**LOSSLESS, **(options or {})}
         self._listener = listener or {}
+        self._websockets = websockets
         self._folder = tempfile.TemporaryDirectory(prefix="nexus-mosquitto-")
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -65,6 +71,10 @@ class Mosquitto:
         assert program is not None
         folder = Path(self._folder.name)
         lines = [f"listener {self.port} 127.0.0.1", *(f"{k} {v}" for k, v in self._listener.items())]
+        if self._websockets is not None:
+            # Alone it would not do: mosquitto 2.0 counts only the others, and ends where there are none.
+            lines += [f"listener {self.websockets_port} 127.0.0.1", "protocol websockets"]
+            lines += [f"{name} {value}" for name, value in self._websockets.items()]
         # Started by root it would become another user, who may not write there.
         options = {"persistence_location": f"{folder}/", "user": getpass.getuser(), **self._options}
         lines += [f"{name} {value}" for name, value in options.items() if value is not None]
@@ -108,10 +118,11 @@ class Mosquitto:
             process.wait(PATIENCE)
 
     async def _listens(self) -> bool:
-        try:
-            _, writer = await asyncio.open_connection("127.0.0.1", self.port)
-        except OSError:
-            return False
-        writer.close()
-        await writer.wait_closed()
+        for port in (self.port,) if self._websockets is None else (self.port, self.websockets_port):
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+            except OSError:
+                return False
+            writer.close()
+            await writer.wait_closed()
         return True

@@ -1,6 +1,6 @@
 """A process that receives over MQTT and writes down what it has handled; its test kills it at will.
 
-Arguments: port, version of MQTT, when it acknowledges (``handled`` or ``received``), file.
+Arguments: port, transport, version of MQTT, when it acknowledges (``handled`` or ``received``), file.
 """
 
 import asyncio
@@ -22,11 +22,12 @@ class Hasty(MqttReceiver[Any]):
         return token
 
 
-async def main(port: str, protocol: Any, when: str, file: str) -> None:
+async def main(port: str, transport: Any, protocol: Any, when: str, file: str) -> None:
     """Handle items until killed."""
     config = MqttConfig(
         host="127.0.0.1",
         port=int(port),
+        transport=transport,
         topic="loss",
         qos=1,
         protocol=protocol,
