@@ -183,10 +183,8 @@ def _unknown(cls: type[Config], key: object) -> WrongOption:
     name = shown(key) if not isinstance(key, str) or not key.isidentifier() else key
     like = difflib.get_close_matches(str(key), _rules(cls), 1)
     hint = f"; did you mean {like[0]!r}?" if like else ""
-    known = "".join(
-        f"\n  {row.name}: {row.type} (default: {row.default}); {row.help}" for row in option_table(cls)
-    )
-    return WrongOption(name, cls.__name__, f"is no option{hint}; known are:{known or ' none'}")
+    known = ", ".join(_rules(cls)) or "none"
+    return WrongOption(name, cls.__name__, f"is no option{hint}; known are: {known}")
 
 
 def _placed(wrong: WrongOption, place: str) -> WrongOption:

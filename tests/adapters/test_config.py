@@ -264,10 +264,10 @@ def test_wrong_type_says_what_is_wrong() -> None:
 
 
 def test_unknown_key_is_refused_with_a_hint() -> None:
-    """A typing error is no silence: it gives the likely name, and the list with help."""
+    """A typing error is no silence: it gives the likely name, and the list, in one line."""
     text = error_of(OvenConfig.from_mapping, {"prot": 1})
     assert text.startswith("OvenConfig.prot: is no option; did you mean 'port'?")
-    assert all(row.name in text and row.help in text for row in option_table(OvenConfig))
+    assert text.endswith("known are: " + ", ".join(row.name for row in option_table(OvenConfig)))
 
 
 def test_int_will_do_for_a_float() -> None:

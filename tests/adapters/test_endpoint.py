@@ -268,10 +268,10 @@ def test_unknown_scheme_is_answered_with_the_known_ones() -> None:
 
 @pytest.mark.usefixtures("third_party")
 def test_unknown_option_is_answered_with_the_known_ones() -> None:
-    """A typing error gets the likely option, and all there are with their help."""
+    """A typing error gets the likely option, and all there are."""
     for text in (error_of("kiln://h?heta=5"), error_of("kiln://h", heta=5)):
         assert text.startswith("KilnConfig.heta: is no option; did you mean 'heat'?")
-        assert "heat: a number (K) (default: 0.0); to begin with" in text
+        assert text.endswith("known are: host, port, heat")
 
 
 @pytest.mark.usefixtures("third_party")
