@@ -72,8 +72,8 @@ class SerialConfig(Config):
             raise WrongOption("port", "SerialConfig", "found ''; allowed: a device, such as /dev/ttyUSB0")
         try:
             codecs.lookup(self.encoding)
-        except LookupError:
-            why = f"found {self.encoding!r}; allowed: an encoding, such as ascii or utf-8"
+        except (LookupError, UnicodeError):
+            why = f"found {self.encoding!a}; allowed: an encoding, such as ascii or utf-8"
             raise WrongOption("encoding", "SerialConfig", why) from None
         self.framer()
 
