@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import logging
 import traceback
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -99,7 +100,13 @@ def test_the_matrix_holds_every_secret() -> None:
         for adapter in map(find_adapter, schemes())
         for name in secrets_of(adapter.config)
     }
-    assert found == {"MqttConfig.password", "TcpConfig.key_password", "ZmqConfig.curve_secret"}
+    assert found == {
+        "MqttConfig.key_password",
+        "MqttConfig.password",
+        "MqttConfig.websocket_headers",
+        "TcpConfig.key_password",
+        "ZmqConfig.curve_secret",
+    }
 
 
 @pytest.mark.parametrize("version", ["3.1.1", "5"])
@@ -127,20 +134,53 @@ async def test_a_password_of_mqtt_is_never_shown(
 
 
 @pytest.mark.parametrize("is_right", [True, False], ids=["right", "wrong"])
-@pytest.mark.parametrize("options", ["listen=1", "retry=never"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "tcps://127.0.0.1:0?listen=1",
+        "tcps://127.0.0.1:{}?retry=never",
+        "mqtts://127.0.0.1:{}/t?retry=never",
+        "mqtts+ws://127.0.0.1:{}/t?retry=never",
+    ],
+)
 @pytest.mark.parametrize("make", [open_sender, open_receiver])
 async def test_what_a_key_is_locked_with_is_never_shown(
-    make: Any, options: str, is_right: bool, tmp_path: Path, overheard: Overheard
+    make: Any, url: str, is_right: bool, tmp_path: Path, overheard: Overheard
 ) -> None:
     """Neither where the key opens nor where it does not."""
     require("cryptography", x509, "pip install cryptography")
     authority = Authority(tmp_path)
     made = authority.issue("server", password=CANARY if is_right else "another")
-    port = 0 if options == "listen=1" else free_port()
     files = "&".join(f"{name}={file}" for name, file in made.items())
-    half = make(f"tcps://127.0.0.1:{port}?{options}&{files}&key_password={CANARY}")
+    half = make(f"{url.format(free_port())}&{files}&key_password={CANARY}")
     await live(half, overheard)
     assert ("cert_file and key_file" in overheard.all) is not is_right
+    assert CANARY not in overheard.all
+
+
+@pytest.mark.parametrize("fate", ["refused", "nonsense", "let in", "nobody there"])
+@pytest.mark.parametrize("make", [open_sender, open_receiver])
+async def test_headers_and_passwords_of_websockets_are_never_shown(
+    make: Any, fate: str, overheard: Overheard
+) -> None:
+    """Neither where the server refuses them, nor where it repeats them, nor where it takes them."""
+    answers = {
+        "refused": f"HTTP/1.1 401 Unauthorized\r\nContent-Length: 4\r\nX: {CANARY}\r\n\r\nno\r\n",
+        "nonsense": f"{CANARY}\r\n\r\n",
+    }
+    async with contextlib.AsyncExitStack() as stack:
+        port = free_port()
+        if fate in answers:
+            said = functools.partial(answer, answers[fate].encode())
+            server = await asyncio.start_server(said, "127.0.0.1", port)
+            await stack.enter_async_context(server)
+        elif fate == "let in":
+            broker = await stack.enter_async_context(Mosquitto(websockets={}))
+            port = broker.websockets_port
+        url = f"mqtt+ws://user:{CANARY}@127.0.0.1:{port}/t"
+        half = make(url, websocket_headers={"Authorization": f"Bearer {CANARY}"})
+        await live(half, overheard)
+    assert ("is up" in overheard.all) is (fate == "let in")
     assert CANARY not in overheard.all
 
 
@@ -295,9 +335,8 @@ async def test_a_broker_forges_no_line(overheard: Overheard) -> None:
     for text in VECTORS[:40]:
         reason = text.encode("utf-8", "surrogatepass")
         body = bytes((0, 0x87, len(reason) + 3, 0x1F)) + len(reason).to_bytes(2, "big") + reason
-        server = await asyncio.start_server(
-            lambda reader, writer, data=body: answer(reader, writer, data), "127.0.0.1", 0
-        )
+        connack = bytes((0x20, len(body))) + body
+        server = await asyncio.start_server(functools.partial(answer, connack), "127.0.0.1", 0)
         async with server:
             port = server.sockets[0].getsockname()[1]
             options = MqttConfig(host="127.0.0.1", port=port, protocol="5", retry="never")
@@ -309,10 +348,11 @@ async def test_a_broker_forges_no_line(overheard: Overheard) -> None:
     assert [text for text in overheard.messages if not is_one_line(text)] == []
 
 
-async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, body: bytes) -> None:
-    """Answer a CONNECT with a CONNACK that refuses."""
-    await reader.read(2)
-    writer.write(bytes((0x20, len(body))) + body)
-    await writer.drain()
-    writer.close()
-    await writer.wait_closed()
+async def answer(said: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Say something to whoever says something first."""
+    with contextlib.suppress(OSError):
+        await reader.read(2)
+        writer.write(said)
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
