@@ -22,7 +22,7 @@ SEND_BUFFER = 2**20
 QUICK_ACK: int | None = getattr(socket, "TCP_QUICKACK", None)
 """Linux: confirm what was read at once; a broker that gathers small packets waits up to 40 ms for that."""
 CLOSE_WAIT = 0.5
-"""Seconds that the end of a TLS connection may take."""
+"""Seconds that the end of a connection may take."""
 
 REFUSALS = {
     1: "the protocol version",
@@ -151,7 +151,7 @@ class Line(Protocol):
         """Read on."""
 
     async def close(self) -> None:
-        """Say goodbye and close; waits for no peer. Closed already, does nothing."""
+        """Say goodbye and close, within half a second. Closed already, does nothing."""
 
     def fail(self, error: Exception) -> None:
         """End the connection for a reason."""
@@ -192,6 +192,7 @@ class Connection(asyncio.Protocol):
         self._sent_at = self._received_at = self._loop.time()
         self._ping_at: float | None = None
         self._is_paused = False
+        self._is_closing = False
         self.lost: asyncio.Future[Exception] = self._loop.create_future()
         self.session_present = False
         self.receive_maximum = 65535
@@ -278,8 +279,14 @@ class Connection(asyncio.Protocol):
                 if transport.get_write_buffer_size() or not self._welcome.done():
                     transport.abort()
                 else:
+                    self._is_closing = True
                     self.write(wire.packet(wire.DISCONNECT))
-                    transport.close()
+                    # Until the broker has read it all and closed, another connection of the same client may
+                    # be heard before what this one has acknowledged.
+                    if self._login.clean:
+                        transport.close()
+                    else:
+                        self.resume()
                 await asyncio.wait([self.lost], timeout=CLOSE_WAIT)
         finally:
             transport.abort()
@@ -309,6 +316,8 @@ class Connection(asyncio.Protocol):
             drained.set_result(None)
 
     def data_received(self, data: bytes) -> None:
+        if self._is_closing:
+            return
         self._received_at = self._loop.time()
         self._ping_at = None
         if QUICK_ACK is not None and self._socket is not None:

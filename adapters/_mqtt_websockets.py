@@ -135,8 +135,16 @@ class WebSocketConnection:
     async def close(self) -> None:
         try:
             if self._is_welcome and not self.lost.done():
+                self._is_paused = True
+                self._loop.remove_reader(self._fd)
                 self._paho.disconnect()
-                await asyncio.wait([self.lost], timeout=CLOSE_WAIT)
+                with contextlib.suppress(OSError):
+                    async with asyncio.timeout(CLOSE_WAIT):
+                        await asyncio.wait([self.lost])
+                        # See `Connection.close`.
+                        handle = None if self._login.clean else self._handle
+                        while handle is not None and await self._loop.sock_recv(handle, 2**16):
+                            pass
         finally:
             self._cut()
 
