@@ -50,6 +50,7 @@ class Relay:
         assert task is not None
         self._tasks.add(task)
         self._writers.add(writer)
+        far_writer = writer
         try:
             far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
             self._writers.add(far_writer)
@@ -60,7 +61,7 @@ class Relay:
             writer.transport.abort()
         finally:
             self._tasks.discard(task)
-            self._writers.discard(writer)
+            self._writers -= {writer, far_writer}
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
