@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeAlias
 
 from nexus.errors import NexusError
@@ -87,8 +87,15 @@ class Inbox:
                 return
             await self._wait(self._putters)
 
-    async def put_many(self, items: Iterable[Item]) -> None:
+    async def put_many(self, items: Sequence[Item]) -> None:
         """Put frames in their order; wait while there is no room. Cancelled, the first of them may be in."""
+        size = self._bytes + sum([len(payload) for payload, _ in items])
+        if len(self.items) + len(items) <= self.maxsize and size <= self.max_bytes:
+            self.items.extend(items)
+            self._bytes = size
+            if self._takers and items:
+                self._wake(self._takers)
+            return
         for payload, meta in items:
             if not self.offer(payload, meta):
                 await self.put(payload, meta)
@@ -132,6 +139,15 @@ class Inbox:
         if self._putters and len(self.items) <= self.maxsize // 2:
             self._wake_all(self._putters)
         return item
+
+    def take_many(self, limit: int) -> list[Item]:
+        """Take up to `limit` frames, without waiting."""
+        popleft = self.items.popleft
+        found = [popleft() for _ in range(min(limit, len(self.items)))]
+        self._bytes -= sum([len(payload) for payload, _ in found])
+        if self._putters and len(self.items) <= self.maxsize // 2:
+            self._wake_all(self._putters)
+        return found
 
     def peek(self) -> Item:
         """Return the next frame and leave it there; there must be one."""

@@ -108,8 +108,7 @@ class Receiver(Adapted, Generic[T_co]):
         while not items:
             if not inbox.items:
                 await self._wait_for_item()
-            for _ in range(min(limit, len(inbox.items))):
-                payload, meta = inbox.take_nowait()
+            for payload, meta in inbox.take_many(limit):
                 try:
                     items.append((self._unpack(payload, meta), meta))
                 except UnpackerError as exc:
