@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nexus.adapters.packing import bytes_packer, bytes_unpacker
 from nexus.adapters.memory import MemoryConfig, MemoryReceiver, MemorySender
+from nexus.adapters.packing import bytes_packer, bytes_unpacker
 from nexus.boundaries._recorder import Recorder
 from nexus.boundaries._recording import Recorded, Recording, RecordingError
 from nexus.boundaries._recording_writer import RecordingWriter, open_recording
