@@ -34,8 +34,8 @@ def report_of(name: str, file: Path) -> dict[str, Any]:
     [
         "dispatch.one", "dispatch.ten", "dispatch.types", "dispatch.many", "dispatch.plain",
         "urgent.idle", "urgent.idle-frozen", "urgent.busy", "urgent.busy-frozen",
-        "memory.event", "memory.import", "timers.ticking", "timers.many", "zmq.rate", "zmq.round-trip", "zmq_adapter.rate",
-        "tcp.rate",
+        "memory.event", "memory.import", "timers.ticking", "timers.many",
+        "zmq.rate", "zmq.round-trip", "zmq_adapter.rate", "tcp.rate",
         "serial.lines", "serial.slow", "mqtt.qos0", "mqtt.qos1",
     ],
 )  # fmt: skip

@@ -60,8 +60,8 @@ def command(
 ) -> None:
     """Pass messages from publishers to subscribers.
 
-    It runs until SIGINT or SIGTERM. Publishers (PUB) connect to one port, subscribers (SUB) to the other; zmq://HOST means this broker, and so
-    do the processes of heisskleber.
+    It runs until SIGINT or SIGTERM. Publishers (PUB) connect to one port, subscribers (SUB) to the other;
+    zmq://HOST means this broker, and so do the processes of heisskleber.
     """
     import asyncio
 

@@ -16,8 +16,8 @@ import pytest
 
 from nexus.adapters import open_receiver, open_sender
 from nexus.adapters._console_text import visible
-from nexus.adapters.packing import bytes_packer, text_packer, text_unpacker
 from nexus.adapters.console import ConsoleConfig, ConsoleReceiver, ConsoleSender
+from nexus.adapters.packing import bytes_packer, text_packer, text_unpacker
 from nexus.errors import ConfigError, LinkDown, OpenError
 
 

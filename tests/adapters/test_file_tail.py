@@ -13,8 +13,8 @@ import pytest
 from nexus.adapters import open_receiver
 from nexus.adapters._base import LinkState
 from nexus.adapters._file_lines import LineCutter
-from nexus.adapters.packing import CSVUnpacker, bytes_unpacker, text_unpacker
 from nexus.adapters.file import FileConfig, FileReceiver
+from nexus.adapters.packing import CSVUnpacker, bytes_unpacker, text_unpacker
 from nexus.errors import ConfigError, EndOfData, LinkDown, OpenError, UnpackerError
 
 WRITER = Path(__file__).parents[1] / "support" / "rotating_writer.py"

@@ -21,8 +21,8 @@ from fixtures_file import FailingFolder
 from nexus.adapters import open_sender
 from nexus.adapters._base import LinkState
 from nexus.adapters._file_names import Names
-from nexus.adapters.packing import CSVPacker, bytes_packer, text_packer
 from nexus.adapters.file import FileConfig, FileSender
+from nexus.adapters.packing import CSVPacker, bytes_packer, text_packer
 from nexus.errors import ConfigError, LinkDown, OpenError, PackerError
 from nexus.testing import DiskFault, MemoryDisk
 

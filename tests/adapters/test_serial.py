@@ -18,8 +18,8 @@ from null_modem import NullModem
 
 from nexus.adapters import _serial_drivers, _serial_port, open_receiver, open_sender
 from nexus.adapters._config import option_table
-from nexus.adapters.packing import bytes_packer, bytes_unpacker, text_unpacker
 from nexus.adapters._serial_port import _desks
+from nexus.adapters.packing import bytes_packer, bytes_unpacker, text_unpacker
 from nexus.adapters.serial import SerialConfig, SerialReceiver, SerialSender
 from nexus.errors import ConfigError, EndOfData, LinkDown, PackerError
 from nexus.testing import virtual_time

@@ -11,8 +11,8 @@ from real import free_port
 
 from nexus.adapters._endpoint import open_receiver, open_sender
 from nexus.adapters._net import Address
-from nexus.adapters.packing import bytes_packer, bytes_unpacker
 from nexus.adapters._udp_socket import connected_socket
+from nexus.adapters.packing import bytes_packer, bytes_unpacker
 from nexus.adapters.udp import UdpConfig, UdpReceiver, UdpSender
 from nexus.errors import ConfigError, LinkDown, OpenError, PackerError
 

@@ -1,7 +1,8 @@
 """A program that writes numbered lines without a pause and rotates its file: KIND PATH ROTATIONS LINES.
 
-Before the first rotation, and before each after which the file could not be found any more, it waits for a line
-on its standard input, by which the reader says that it has begun the file. It prints how many lines it has written.
+Before the first rotation, and before each after which the file could not be found any more, it waits for a
+line on its standard input, by which the reader says that it has begun the file. It prints how many lines it
+has written.
 """
 
 import gzip
@@ -86,7 +87,7 @@ def main(kind: str, path: str, rotations: int, lines: int) -> None:
             if not generation or kind not in ("renamed", "copied"):
                 sys.stdin.readline()
             getattr(rotator, kind)()
-    print(number)
+    sys.stdout.write(f"{number}\n")
 
 
 if __name__ == "__main__":
