@@ -153,7 +153,7 @@ class Drain:
                 route = direct[event.type]
             except (KeyError, TypeError):
                 route = None
-            if route is None or event._meta is not None:
+            if route is None or ((meta := event._meta) is not None and meta.needs_care):
                 self.event = None
                 await self._carefully(event, lane)
             elif (call := route.coroutine) is not None:
@@ -196,7 +196,7 @@ class Drain:
         if lanes.current is lane:
             for _ in run:
                 event = pop()
-                if event.type is not kind or event._meta is not None:
+                if event.type is not kind or ((meta := event._meta) is not None and meta.needs_care):
                     lane.line.appendleft(event)
                     self._returned += 1
                     last = 0

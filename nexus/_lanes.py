@@ -28,6 +28,7 @@ class Slot:
     """
 
     __slots__ = ("_meta", "event", "key", "lane", "moved", "owner", "type")
+    needs_care = True
 
     def __init__(self, event: Event[Any], lane: Lane, owner: TypePolicy) -> None:
         self.event: Event[Any] | None = event
@@ -46,6 +47,7 @@ class Again:
     waiting."""
 
     __slots__ = ("_meta", "attempt", "binding", "delivery", "event", "type")
+    needs_care = True
 
     def __init__(self, delivery: Any, binding: Any, attempt: int) -> None:
         self.delivery = delivery

@@ -11,7 +11,7 @@ from time import monotonic
 from typing import Any
 
 from ._clock import clock_of
-from ._event import Event, EventKey, NamedEvent, check_event, event_type_of, not_an_event
+from ._event import Event, EventKey, NamedEvent, check_event, event_type_of, not_an_event, settle
 from ._lanes import Lane, Lanes, Slot
 from ._policy import OverloadPolicy, check_policy
 from ._room import Room
@@ -195,6 +195,34 @@ class AsyncEventPriorityQueue:
             return self._overflow(event, lane, state, giver)
         self._append(event, lane, state)
         return True
+
+    def give(self, events: deque[Event[Any]]) -> None:
+        """Give events from the front, until there are no more or the first one has no room.
+
+        Those that are refused by their policy are settled so, and left out.
+        """
+        line: deque[Any] | None = None
+        priority = room = 0
+        while events:
+            event = events[0]
+            # The short way: what `admit` would look at has not changed since it last set the limit.
+            if room > 0 and line is not None and getattr(event, "priority", None) == priority:
+                line.append(event)
+                room -= 1
+            else:
+                room = 0
+                try:
+                    if not self.admit(event, Giver.OUTSIDE):
+                        return
+                except QueueFull:
+                    settle(event, "refused")  # by its policy, `Fail`; the source goes on
+                else:
+                    priority = event.priority
+                    door = self.lanes.doors.get(priority)
+                    if door is not None:
+                        line, lane = door
+                        room = lane.limit - len(line)
+            events.popleft()
 
     def _append(self, event: Event[Any], lane: Lane, state: TypePolicy | None) -> None:
         """Put the event in line; there is room."""

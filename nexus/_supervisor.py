@@ -12,12 +12,12 @@ from typing import Any
 
 from ._backoff import Backoff
 from ._delivery import is_passing
-from ._event import Event, NamedEvent, settle
+from ._event import Event, NamedEvent
 from ._queue import AsyncEventPriorityQueue, Giver
 from ._source import EventSource, SimpleEventConverter, close_source
 from ._stats import SourceState
 from ._turn import turn
-from .errors import LoopStopped, MultipleStart, NoMoreEvents, QueueFull
+from .errors import LoopStopped, MultipleStart, NoMoreEvents
 
 __all__ = ["SourceRunner", "SourceStateEvent"]
 
@@ -130,7 +130,7 @@ class SourceRunner:
             pulled += len(events)
             try:
                 while events:
-                    self._give(events)
+                    queue.give(events)
                     if events:
                         await queue.wait_for_room(events[0])
                         events.popleft()
@@ -152,35 +152,9 @@ class SourceRunner:
         if self._backoff.failures:
             self._recovered()
         try:
-            self._give(events)
+            self._queue.give(events)
         except Exception:  # the task meets it again, and knows what to do
             return
-
-    def _give(self, events: deque[Event[Any]]) -> None:
-        """Give the queue events from the front, until there are no more or the first one has no room."""
-        queue = self._queue
-        line: deque[Any] | None = None
-        priority = room = 0
-        while events:
-            event = events[0]
-            # The short way: what `admit` would look at has not changed since it last set the limit.
-            if room > 0 and line is not None and getattr(event, "priority", None) == priority:
-                line.append(event)
-                room -= 1
-            else:
-                room = 0
-                try:
-                    if not queue.admit(event, Giver.OUTSIDE):
-                        return
-                except QueueFull:
-                    settle(event, "refused")  # by its policy, `Fail`; the source goes on
-                else:
-                    priority = event.priority
-                    door = queue.lanes.doors.get(priority)
-                    if door is not None:
-                        line, lane = door
-                        room = lane.limit - len(line)
-            events.popleft()
 
     async def _failed(self, exc: BaseException) -> None:
         """Note a failure and wait until the next try."""
