@@ -24,6 +24,7 @@ import nexus.adapters.udp
 import nexus.adapters.zmq
 import nexus.boundaries
 import nexus.boundaries.inbound
+import nexus.boundaries.link
 import nexus.boundaries.links
 import nexus.boundaries.outbound
 import nexus.boundaries.zmq
@@ -60,7 +61,7 @@ OURS: list[ModuleType] = [
     *(nexus.adapters.memory, nexus.adapters.console, nexus.adapters.file, nexus.adapters.serial),
     *(nexus.adapters.tcp, nexus.adapters.udp, nexus.adapters.zmq, nexus.adapters.mqtt),
     *(nexus.boundaries, nexus.boundaries.inbound, nexus.boundaries.outbound, nexus.boundaries.links),
-    nexus.boundaries.zmq,
+    *(nexus.boundaries.link, nexus.boundaries.zmq),
 ]
 """Modules with public names; a name is documented under the first that has it."""
 
@@ -108,7 +109,7 @@ def is_foreign(name: str) -> bool:
 UNNAMED = {
     *("Any", "Callable", "Self", "P", "P_co", "H", "T", "Ts", "NamedEventTypeVar", "NamedEventClass"),
     *("AnySocket", "Binding", "HasStats", "Ledger", "Route", "_Inode", "_Way"),
-    *("Adapted", "CommonConfig", "Convert", "Disk", "Framer", "Line", "Login", "OnLink", "OptionRow"),
+    *("Adapted", "CommonConfig", "Convert", "Dialler", "Connection", "Disk", "Door", "Framer", "Line", "Login", "OnLink", "OptionRow"),
     *("Overflow", "Stream", "T_co", "T_contra"),
     *("DeadLetterHandler", "ErrorHandler", "OnBad", "Stopping", "Wire", "limit=...)"),
 }

@@ -17,6 +17,7 @@ OWNERS = (
     "nexus._tasks",
     "nexus._timer",
     "nexus.boundaries.local",
+    "nexus.boundaries.link",
     "nexus.testing",
     "nexus.adapters._adapted",
 )

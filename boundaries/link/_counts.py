@@ -1,0 +1,36 @@
+"""The account of a link."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import attrs
+
+__all__ = ["LinkCounts"]
+
+
+@attrs.frozen
+class LinkCounts:
+    """What became of the events of a link, in both directions.
+
+    ``taken = accepted + waiting + lost`` at any moment.
+    """
+
+    taken: int
+    """Given to the link by its nexus; for a listener once for each other side."""
+    accepted: int
+    """Accepted by the nexus on the other side."""
+    waiting: int
+    """Held here: not sent, or not acknowledged."""
+    lost: Mapping[str, int]
+    """Given up, by reason: ``forgotten`` with another side that did not come back."""
+    resent: int
+    """Events that were sent more than once."""
+    received: int
+    """Events that came and were accepted by the own nexus."""
+    duplicates: int
+    """Events that came again and were left out."""
+    left_out: Mapping[str, int]
+    """Events that came, or were to go, and were left out, by reason: ``loop``, ``hops``, ``bad``."""
+    peers: int
+    """Other sides that are connected."""

@@ -1,0 +1,259 @@
+"""The frames of a link: what goes over the wire, byte for byte. No state, no I/O.
+
+A frame is one byte that says its kind, and a body. Integers are big-endian. The events of one frame have one
+priority and consecutive sequence numbers, which begin at 1.
+
+- ``HELLO``: JSON, `Hello`.
+- ``EVENTS``: priority (int32), sequence number of the first (uint64), microseconds on the sender's clock
+  (uint64), then a JSON array of events, each ``[id, type, payload]`` or ``[id, type, payload, metadata]``.
+- ``ACK``: the window of lanes that were not heard of yet (uint32), then for each lane its priority (int32),
+  the number up to which all is accepted (uint64), the last one that may be sent (uint64), how many further
+  ranges are held (uint16), and these, first and last (uint64 each).
+- ``PING``, ``PONG``: eight bytes that come back as they are.
+- ``BYE``: why the connection ends, in UTF-8.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import Any, Final, TypeAlias
+
+import attrs
+import orjson
+
+from nexus.adapters.packing import JSONUnpacker
+from nexus.errors import BadEvent, UnpackerError
+
+__all__ = [
+    "MAX_FRAME",
+    "Ack",
+    "BadLinkFrame",
+    "Bye",
+    "Events",
+    "Frame",
+    "Hello",
+    "LaneAck",
+    "Ping",
+    "Pong",
+    "pack",
+    "pack_events",
+    "unpack",
+]
+
+VERSION: Final = 1
+MAX_FRAME: Final = 1024 * 1024
+"""Bytes of a frame."""
+MAX_EVENTS: Final = 1024
+"""Events of a frame."""
+MAX_LANES: Final = 64
+"""Lanes of a ``HELLO`` or an ``ACK``."""
+MAX_RANGES: Final = 256
+"""Ranges of a lane."""
+LEAST, MOST = -(2**31), 2**31 - 1
+
+_HELLO, _EVENTS, _ACK, _PING, _PONG, _BYE = range(1, 7)
+_EVENTS_HEAD = struct.Struct("!BiQQ")
+_ACK_HEAD = struct.Struct("!BI")
+_LANE = struct.Struct("!iQQH")
+_RANGE = struct.Struct("!QQ")
+
+_read = JSONUnpacker(max_size=MAX_FRAME, max_depth=34, max_nodes=200_000)
+
+
+class BadLinkFrame(BadEvent):
+    """What came over the wire of a link is no frame."""
+
+
+@attrs.frozen
+class Hello:
+    """The first frame of each side."""
+
+    name: str
+    """Of the end that speaks; whoever comes back under it goes on where it was."""
+    domain: str
+    """Its domain, by which loops are found."""
+    source: str
+    """What sends, the same for as long as its sequence numbers go on."""
+    lanes: tuple[tuple[int, int], ...] = ()
+    """Priority, and the first sequence number that may still come, of each lane."""
+    token: str = attrs.field(default="", repr=False)
+    """The secret both sides know, where there is one."""
+    version: int = VERSION
+
+
+@attrs.frozen
+class Events:
+    """Events of one priority."""
+
+    priority: int
+    first: int
+    """Sequence number of the first."""
+    sent: int
+    """Microseconds on the sender's clock."""
+    rows: list[list[Any]]
+
+
+@attrs.frozen
+class LaneAck:
+    """What of a lane is accepted, and how far it may go."""
+
+    priority: int
+    accepted: int
+    """All up to this number is accepted."""
+    limit: int
+    """The last number that may be sent."""
+    held: tuple[tuple[int, int], ...] = ()
+    """Ranges beyond a gap that came and need not come again, first and last."""
+
+
+@attrs.frozen
+class Ack:
+    """What is accepted, and how much more may come."""
+
+    window: int
+    """How far a lane may go that is not in `lanes`."""
+    lanes: tuple[LaneAck, ...] = ()
+
+
+@attrs.frozen
+class Ping:
+    """A question whether the other side is there."""
+
+    data: bytes
+
+
+@attrs.frozen
+class Pong:
+    """The answer."""
+
+    data: bytes
+
+
+@attrs.frozen
+class Bye:
+    """The last frame of a side that ends the connection."""
+
+    reason: str
+
+
+Frame: TypeAlias = Hello | Events | Ack | Ping | Pong | Bye
+
+
+def pack_events(priority: int, first: int, sent: int, rows: Sequence[bytes]) -> bytes:
+    """Make a frame of events that are JSON already."""
+    return _EVENTS_HEAD.pack(_EVENTS, priority, first, sent) + b"[" + b",".join(rows) + b"]"
+
+
+def pack(frame: Hello | Ack | Ping | Pong | Bye) -> bytes:
+    """Make a frame."""
+    match frame:
+        case Hello():
+            return bytes((_HELLO,)) + orjson.dumps(attrs.asdict(frame))
+        case Ack():
+            return _ACK_HEAD.pack(_ACK, frame.window) + b"".join(map(_pack_lane, frame.lanes))
+        case Ping(data=data):
+            return bytes((_PING,)) + data
+        case Pong(data=data):
+            return bytes((_PONG,)) + data
+        case Bye(reason=reason):
+            return bytes((_BYE,)) + reason.encode(errors="replace")[:500]
+
+
+def _pack_lane(lane: LaneAck) -> bytes:
+    head = _LANE.pack(lane.priority, lane.accepted, lane.limit, len(lane.held))
+    return head + b"".join(_RANGE.pack(*each) for each in lane.held)
+
+
+def unpack(data: bytes) -> Frame:
+    """Read a frame.
+
+    Raises:
+        BadLinkFrame: it is none; says what was found and what is allowed.
+    """
+    if len(data) > MAX_FRAME:
+        raise BadLinkFrame(f"a frame has at most {MAX_FRAME} bytes, this one {len(data)}")
+    kind = data[0] if data else 0
+    try:
+        if kind == _EVENTS:
+            return _unpack_events(data)
+        if kind == _ACK:
+            return _unpack_ack(data)
+        if kind == _HELLO:
+            return _unpack_hello(data)
+    except (struct.error, UnpackerError) as exc:
+        raise BadLinkFrame(f"a frame of kind {kind} is cut short or no JSON: {exc}") from exc
+    if kind in (_PING, _PONG):
+        if len(data) != 9:
+            raise BadLinkFrame(f"a ping has 8 bytes, this one {len(data) - 1}")
+        return Ping(data[1:]) if kind == _PING else Pong(data[1:])
+    if kind == _BYE:
+        return Bye(data[1:501].decode(errors="replace"))
+    raise BadLinkFrame(f"a frame begins with its kind, 1 to {_BYE}, this one with {kind}")
+
+
+def _unpack_events(data: bytes) -> Events:
+    _, priority, first, sent = _EVENTS_HEAD.unpack_from(data)
+    rows, _ = _read(data[_EVENTS_HEAD.size :])
+    if not isinstance(rows, list) or not 1 <= len(rows) <= MAX_EVENTS:
+        raise BadLinkFrame(f"a frame of events has a list of 1 to {MAX_EVENTS}")
+    for row in rows:
+        if type(row) is not list or not 3 <= len(row) <= 4:
+            raise BadLinkFrame("an event is a list of id, type, payload and perhaps metadata")
+        if type(row[0]) is not int or (type(row[1]) is not str and type(row[1]) is not int):
+            raise BadLinkFrame("an event's id is an integer and its type an integer or a string")
+        if len(row) == 4 and type(row[3]) is not dict:
+            raise BadLinkFrame("an event's metadata is an object")
+    if first < 1 or first + len(rows) > 2**63:
+        raise BadLinkFrame(f"sequence numbers are from 1 to 2**63, not {first}")
+    return Events(priority, first, sent, rows)
+
+
+def _unpack_ack(data: bytes) -> Ack:
+    _, window = _ACK_HEAD.unpack_from(data)
+    place = _ACK_HEAD.size
+    lanes: list[LaneAck] = []
+    while place < len(data):
+        priority, accepted, limit, count = _LANE.unpack_from(data, place)
+        place += _LANE.size
+        if count > MAX_RANGES or len(lanes) >= MAX_LANES:
+            raise BadLinkFrame(f"an ack has at most {MAX_LANES} lanes with {MAX_RANGES} ranges each")
+        held = []
+        for _ in range(count):
+            low, high = _RANGE.unpack_from(data, place)
+            place += _RANGE.size
+            if not accepted < low <= high < 2**63:
+                raise BadLinkFrame(
+                    f"a range begins after {accepted} and ends after that, not {low} to {high}"
+                )
+            held.append((low, high))
+        lanes.append(LaneAck(priority, accepted, limit, tuple(held)))
+    return Ack(window, tuple(lanes))
+
+
+def _unpack_hello(data: bytes) -> Hello:
+    found, _ = _read(data[1:])
+    names = {field.name for field in attrs.fields(Hello)}
+    if not isinstance(found, dict) or found.keys() != names:
+        raise BadLinkFrame(f"a hello is an object with {', '.join(sorted(names))}")
+    if found["version"] != VERSION:
+        raise BadLinkFrame(f"the other side speaks version {found['version']!a}, this one {VERSION}")
+    if not all(isinstance(found[name], str) for name in ("name", "domain", "source", "token")):
+        raise BadLinkFrame("name, domain, source and token of a hello are strings")
+    if not all(1 <= len(found[name]) <= 200 for name in ("name", "domain", "source")):
+        raise BadLinkFrame("name, domain and source of a hello have 1 to 200 characters")
+    lanes = found["lanes"]
+    if not isinstance(lanes, list) or len(lanes) > MAX_LANES or not all(map(_is_lane, lanes)):
+        raise BadLinkFrame(f"lanes of a hello is a list of at most {MAX_LANES} pairs of integers")
+    pairs = tuple((lane[0], lane[1]) for lane in lanes)
+    return Hello(found["name"], found["domain"], found["source"], pairs, found["token"])
+
+
+def _is_lane(found: Any) -> bool:
+    return (
+        isinstance(found, list)
+        and len(found) == 2
+        and all(type(each) is int for each in found)
+        and LEAST <= found[0] <= MOST
+        and 1 <= found[1] < 2**63
+    )

@@ -1,0 +1,177 @@
+"""One connection of a link: a wire on one side, a peer's state on the other, events into a nexus."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from nexus import Event, EventMeta
+from nexus.adapters._wire import Wire
+from nexus.boundaries.link._peer import Arrival, Peer
+
+__all__ = ["Line"]
+
+Give = Callable[[deque[Event[Any]]], int]
+"""Gives events to the nexus from the front, while it has room; returns how many."""
+
+Make = Callable[[list[Any], int, float, EventMeta], "Event[Any] | None"]
+"""Makes an event of a row, a priority, the time and the metadata of plain events; None to leave it out."""
+
+
+class Line:
+    """Carries the frames of a peer over a wire until one of them ends.
+
+    Args:
+        make: see `Make`.
+        give: see `Give`.
+        wait: waits until the nexus has room for an event, and gives it.
+        moved: told when the other side has accepted something, so that there may be room.
+        greeted: told when the other side has said who it is; returns the metadata of its plain events.
+    """
+
+    def __init__(
+        self,
+        peer: Peer,
+        wire: Wire,
+        *,
+        make: Make,
+        give: Give,
+        wait: Callable[[Event[Any]], Any],
+        moved: Callable[[], None],
+        greeted: Callable[[], EventMeta],
+    ) -> None:
+        self._peer = peer
+        self._wire = wire
+        self._make = make
+        self._give = give
+        self._wait = wait
+        self._moved = moved
+        self._greeted = greeted
+        self._wake = asyncio.Event()
+        self._pending: dict[int, deque[_Batch]] = {}
+        self._plain = EventMeta()
+        self._group: asyncio.TaskGroup | None = None
+
+    def wake(self) -> None:
+        """Look whether something may go."""
+        self._wake.set()
+
+    async def run(self, first: list[list[bytes]] | None = None) -> None:
+        """Carry frames until the connection ends.
+
+        Args:
+            first: messages that were read already.
+
+        Raises:
+            LinkBroken: the other side breaks the protocol, ends it, or is silent.
+            ConnectionError: the wire is gone.
+        """
+        loop = asyncio.get_running_loop()
+        peer = self._peer
+        peer.opened(loop.time())
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                writing = group.create_task(self._write(), name="link.write")
+                for frames in first or ():
+                    self._take(frames)
+                while True:
+                    for frames in await self._wire.receive():
+                        self._take(frames)
+                    if writing.done():
+                        return
+        except BaseExceptionGroup as found:
+            raise _first(found) from None
+        finally:
+            self._group = None
+            self._pending.clear()  # not accepted: it comes again
+            peer.closed()
+            self._wire.close()
+
+    def _take(self, frames: list[bytes]) -> None:
+        now = asyncio.get_running_loop().time()
+        before = self._peer.outflow.accepted
+        was_up = self._peer.is_up
+        arrival = self._peer.feed(b"".join(frames), now)
+        if self._peer.is_up and not was_up:
+            self._plain = self._greeted()
+        if self._peer.outflow.accepted != before:
+            self._moved()
+        if arrival is not None:
+            self._arrived(arrival, now)
+        self._wake.set()
+
+    def _arrived(self, arrival: Arrival, now: float) -> None:
+        """Give events to the nexus; those that find no room wait, and with them those of their priority."""
+        priority, make, plain = arrival.priority, self._make, self._plain
+        made = [make(row, priority, now, plain) for row in arrival.rows]
+        events = deque([event for event in made if event is not None])  # bounded by a frame
+        batch = _Batch(arrival, events, len(made) - len(events))
+        waiting = self._pending.get(priority)
+        if waiting is not None:
+            waiting.append(batch)
+            return
+        self._settle(batch, self._give(events), now)
+        if events:
+            waiting = self._pending[priority] = deque([batch])  # bounded by the window
+            assert self._group is not None
+            self._group.create_task(self._drain(priority, waiting), name=f"link.wait[{priority}]")
+
+    def _settle(self, batch: _Batch, given: int, now: float) -> None:
+        """Note what the nexus has accepted; with the last event also those rows that were left out."""
+        if not batch.events:
+            given += batch.left_out
+        if given:
+            self._peer.accepted(batch.arrival, given, now)
+
+    async def _drain(self, priority: int, waiting: deque[_Batch]) -> None:
+        """Give what waits."""
+        loop = asyncio.get_running_loop()
+        while waiting:
+            batch = waiting[0]
+            given = 0
+            if batch.events:
+                await self._wait(batch.events[0])
+                batch.events.popleft()
+                given = 1 + self._give(batch.events)
+            self._settle(batch, given, loop.time())
+            self._wake.set()
+            if not batch.events:
+                waiting.popleft()
+        del self._pending[priority]
+
+    async def _write(self) -> None:
+        """Send what may go, whenever there may be something."""
+        loop = asyncio.get_running_loop()
+        peer = self._peer
+        while True:
+            self._wake.clear()
+            now = loop.time()
+            peer.check(now)
+            for frame in peer.output(now):
+                await self._wire.send([frame])
+            left = peer.next_time - loop.time()
+            timer = loop.call_later(max(left, 0.001), self._wake.set)
+            try:
+                await self._wake.wait()
+            finally:
+                timer.cancel()
+
+
+class _Batch:
+    """Events of one frame that are on their way into the nexus."""
+
+    __slots__ = ("arrival", "events", "left_out")
+
+    def __init__(self, arrival: Arrival, events: deque[Event[Any]], left_out: int) -> None:
+        self.arrival = arrival
+        self.events = events
+        self.left_out = left_out
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Give the error that ended the tasks."""
+    found = group.exceptions[0]
+    return _first(found) if isinstance(found, BaseExceptionGroup) else found

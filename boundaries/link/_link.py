@@ -1,0 +1,421 @@
+"""The link: a handler in one nexus, a producer in another, both ways at once, over a wire that may break."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import secrets
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, Self
+
+from nexus import (
+    AsyncEventNexus,
+    Event,
+    EventConsumer,
+    EventMeta,
+    EventProducer,
+    NamedEvent,
+    SecondaryQueue,
+)
+from nexus.adapters._link import Link as Connection
+from nexus.adapters._link import LinkState, OnLink
+from nexus.adapters._retry import Retry
+from nexus.adapters._safe import why
+from nexus.adapters._wire import Wire
+from nexus.boundaries.link._counts import LinkCounts
+from nexus.boundaries.link._ends import Dialler, Door, FunctionDialler, tcp_config
+from nexus.boundaries.link._frames import Hello, unpack
+from nexus.boundaries.link._line import Line
+from nexus.boundaries.link._peer import LinkBroken, LinkLimits, Peer
+from nexus.boundaries.link._peers import Peers
+from nexus.boundaries.link._rows import MAX_HOPS, Rows
+from nexus.boundaries.link._tcp import TcpDialler, TcpDoor
+from nexus.errors import BadCall, BadEvent, QueueFull
+
+__all__ = ["Link"]
+
+logger = logging.getLogger(__name__)
+
+_numbers = itertools.count(1)
+
+HELLO_TIMEOUT = 5.0
+"""Seconds within which whoever connects must say who it is."""
+
+
+class Link(EventConsumer, EventProducer):
+    """Joins two nexuses over a wire: priorities hold, and nothing is lost while both processes live.
+
+    ``link = Link.connect("tcp://host:port")`` on one side, ``Link.listen("tcp://127.0.0.1:port")`` on the
+    other; then ``nexus.add_handler(Alarm, link)`` for what is to go, ``nexus.register(link)`` for what comes.
+
+    The sender holds a lane for each priority and sends only as much as the other side has granted, so that
+    at most one window of bulk is on its way before an urgent event. An event is held until the nexus on the
+    other side has accepted it; after a broken connection both sides go on where they were.
+
+    Use `connect`, `listen` or `over` to make one.
+
+    Args:
+        name: of this end, for logs and the way back of replies.
+        limits: bounds and timing.
+        types: classes of named events that arrive as what they were.
+        token: a secret that both sides must know; empty for none.
+    """
+
+    lanewise = True
+    closes_late = True
+
+    def __init__(
+        self,
+        *,
+        dialler: Dialler | None = None,
+        door: Callable[[Connection], Door] | None = None,
+        name: str | None = None,
+        limits: LinkLimits | None = None,
+        types: Iterable[type[NamedEvent[Any]]] = (),
+        token: str = "",
+    ) -> None:
+        super().__init__()
+        place = dialler.name if dialler is not None else "listener"
+        self.name = name or f"link{next(_numbers)}"
+        self.limits = limits or LinkLimits()
+        self._connection = Connection(f"{self.name} {place}", Retry())
+        self._dialler = dialler
+        self._door = door(self._connection) if door is not None else None
+        self._rows = Rows(types)
+        self._token = token
+        self._source = secrets.token_hex(16)
+        self._peers = Peers(
+            self.name, self.limits.max_peers, self._new_peer, lambda peer: peer in self._lines
+        )
+        self._lines: dict[Peer, Line] = {}
+        self._nexus: AsyncEventNexus | None = None
+        self._room: list[asyncio.Future[None]] = []
+        self._task: asyncio.Task[None] | None = None
+        self._taken = 0
+        self._received = 0
+        self._left_out: dict[str, int] = {}
+        if dialler is not None:
+            self._peers.only()
+
+    @classmethod
+    def connect(cls, url: str, **options: Any) -> Self:
+        """Make the end that connects, and connects again whenever the connection is gone.
+
+        Args:
+            url: ``tcp://host:port``, or ``tcps://`` for TLS, with the options of `nexus.adapters.tcp`.
+            options: see the class; ``tls``, ``ca_file`` and so on may stand here or in the URL.
+
+        Raises:
+            ConfigError: the URL or an option is wrong.
+        """
+        config, rest = tcp_config(url, options)
+        return cls(dialler=TcpDialler(config), **rest)
+
+    @classmethod
+    def listen(cls, url: str, **options: Any) -> Self:
+        """Make the end that others connect to; there may be many, and each gets everything.
+
+        Args:
+            url: ``tcp://127.0.0.1:port``; port 0 takes a free one, see `port`.
+            options: see `connect`.
+
+        Raises:
+            ConfigError: the URL or an option is wrong.
+        """
+        config, rest = tcp_config(url, options)
+        return cls(door=lambda connection: TcpDoor(config, connection), **rest)
+
+    @classmethod
+    def over(cls, dial: Callable[[], Awaitable[Wire]], **options: Any) -> Self:
+        """Make one end of a link over any wire, such as `nexus.testing.MemoryWire`.
+
+        Args:
+            dial: makes the next connection; called again whenever one is gone.
+            options: see the class.
+        """
+        return cls(dialler=FunctionDialler(dial), **options)
+
+    def __repr__(self) -> str:
+        return f"<Link {self._connection.state.name} {self._connection.state.state}>"
+
+    @property
+    def link(self) -> LinkState:
+        """How the connection stands; of a listener, whether anybody is connected."""
+        return self._connection.state
+
+    def on_link(self, listener: OnLink) -> None:
+        """Call the listener at every change of `link`."""
+        self._connection.listen(listener)
+
+    async def connected(self, timeout: float | None = None) -> None:
+        """Wait until the other side is there.
+
+        Raises:
+            LinkDown: the time is up.
+        """
+        await self._connection.wait_up(timeout)
+
+    @property
+    def port(self) -> int:
+        """The port a listener listens at; 0 while it does not."""
+        return getattr(self._door, "port", 0)
+
+    @property
+    def counts(self) -> LinkCounts:
+        """What became of the events of this link."""
+        flows = [peer.outflow for peer in self._peers]
+        return LinkCounts(
+            taken=self._taken,
+            accepted=sum(flow.accepted for flow in flows) + self._peers.accepted_before,
+            waiting=sum(len(flow) for flow in flows),
+            lost=dict(self._peers.lost),
+            resent=sum(flow.resent for flow in flows),
+            received=self._received,
+            duplicates=sum(peer.inflow.duplicates for peer in self._peers if peer.inflow),
+            left_out=dict(self._left_out),
+            peers=len(self._lines),
+        )
+
+    def depths(self) -> dict[int, int]:
+        """Return how many events of each priority are held."""
+        depths: dict[int, int] = {}
+        for peer in self._peers:
+            for priority, count in peer.outflow.depths().items():
+                depths[priority] = depths.get(priority, 0) + count
+        return depths
+
+    # As a source: its life.
+
+    async def start(self) -> asyncio.Task[None]:  # type: ignore[override]
+        """Connect, or listen.
+
+        Returns:
+            A task that ends with the link.
+
+        Raises:
+            MisconfiguredEventProducer: no nexus is registered.
+            OpenError: the port is in use.
+            BadCall: two nexuses are registered; what comes goes to one.
+        """
+        await super().start()
+        nexuses = self.nexuses
+        if len(nexuses) != 1 or not isinstance(nexuses[0], AsyncEventNexus):
+            raise BadCall(f"{self.name}: what comes over a link goes to one AsyncEventNexus, found {nexuses}")
+        self._nexus = nexuses[0]
+        if self._task is not None and not self._task.done():
+            return self._task
+        self._connection.begin()
+        if self._door is not None:
+            await self._door.open()
+        work = self._listen() if self._door is not None else self._connection.keep(self._session)
+        self._task = asyncio.get_running_loop().create_task(work, name=f"{self.name}.run")
+        return self._task
+
+    def close(self) -> None:
+        """End every connection now; what is held stays for the next start."""
+        if self._task is not None:
+            self._task.cancel()
+        if self._door is not None:
+            self._door.close()
+        self._connection.stopped()
+        self._make_room()
+
+    async def aclose(self) -> None:
+        """Close, and wait for the end."""
+        self.close()
+        if self._task is not None:
+            await asyncio.wait([self._task])
+
+    async def flushed(self, timeout: float | None = None) -> bool:
+        """Wait until everything is accepted on the other side.
+
+        Args:
+            timeout: seconds; None for no limit.
+
+        Returns:
+            False if the time was up before.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                while any(len(peer.outflow) for peer in self._peers):
+                    await self._wait_for_room()
+        except TimeoutError:
+            return False
+        return True
+
+    # As a handler: what goes.
+
+    def handle_nowait(self, event: Event[Any]) -> bool:
+        """Take an event if there is room for it; say whether it was taken.
+
+        Raises what `handle` raises.
+        """
+        targets = self._targets(event)
+        if targets is None:
+            return False
+        if not targets:
+            return True
+        priority = event.priority
+        row = self._rows.pack(event, asyncio.get_running_loop().time() if event._meta is not None else 0.0)
+        if len(targets) > 1 and any(not peer.outflow.has_room(priority, len(row)) for peer in targets):
+            return False
+        for peer in targets:
+            if not peer.outflow.push(priority, row):
+                return False
+            self._taken += 1
+            line = self._lines.get(peer)
+            if line is not None:
+                line.wake()
+        return True
+
+    async def handle(self, event: Event[Any], queue: SecondaryQueue | None = None) -> None:
+        """Take an event; wait while there is no room. Cancelled while it waits, it was not taken.
+
+        Raises:
+            PackerError: its payload is not JSON.
+            BadCall: its priority is one too many for a link.
+        """
+        while not self.handle_nowait(event):
+            await self._wait_for_room()
+
+    @property
+    def _domain(self) -> str:
+        return self._nexus.domain if self._nexus is not None else self.name
+
+    def _targets(self, event: Event[Any]) -> list[Peer] | None:
+        """Give those an event goes to; None while there is nobody to hold it for."""
+        if not len(self._peers):
+            return None
+        if event._meta is None:
+            return self._peers.all
+        if len(event.path) >= MAX_HOPS:
+            self._leave_out("hops")
+            return []
+        targets = [peer for peer in self._peers if peer.domain not in event.path]
+        if not targets:
+            self._leave_out("loop")
+        return targets
+
+    async def _wait_for_room(self) -> None:
+        waiter = asyncio.get_running_loop().create_future()
+        self._room.append(waiter)
+        try:
+            await waiter
+        finally:
+            if waiter in self._room:
+                self._room.remove(waiter)
+
+    def _make_room(self) -> None:
+        waiters, self._room = self._room, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    # Connections.
+
+    async def _session(self) -> None:
+        """Have one connection, from its begin to its end."""
+        assert self._dialler is not None
+        wire = await self._dialler.dial()
+        await self._carry(self._peers.only(), wire, [])
+
+    async def _listen(self) -> None:
+        assert self._door is not None
+        await self._door.run(self._serve)
+
+    async def _serve(self, wire: Wire) -> None:
+        """Serve whoever has connected."""
+        try:
+            async with asyncio.timeout(HELLO_TIMEOUT):
+                first = await wire.receive()
+            hello = unpack(b"".join(first[0]))
+            if not isinstance(hello, Hello):
+                raise LinkBroken(f"the first frame is a hello, not {type(hello).__name__}")
+            peer = self._peers.find(hello)
+            self._make_room()
+        except (BadEvent, TimeoutError, LinkBroken, BadCall) as exc:
+            logger.warning("%s turns somebody away: %s", self.name, why(exc))
+            wire.close()
+            return
+        await self._carry(peer, wire, first)
+
+    def _new_peer(self) -> Peer:
+        return Peer(lambda: (self.name, self._domain), self._source, self.limits, token=self._token)
+
+    async def _carry(self, peer: Peer, wire: Wire, first: list[list[bytes]]) -> None:
+        """Carry frames until the connection is gone."""
+        line = Line(
+            peer,
+            wire,
+            make=self._event,
+            give=self._give,
+            wait=self._give_when_room,
+            moved=self._make_room,
+            greeted=lambda: self._greeted(peer),
+        )
+        self._lines[peer] = line
+        try:
+            await line.run(first)
+        except LinkBroken as exc:
+            logger.warning("%s: the connection ends: %s", self.name, exc)
+            raise
+        finally:
+            del self._lines[peer]
+            if self._door is not None and not self._lines:
+                self._connection.connecting()
+
+    # What comes.
+
+    def _event(self, row: list[Any], priority: int, now: float, plain: EventMeta) -> Event[Any] | None:
+        """Make an event; None for one that is left out, which is counted."""
+        assert self._nexus is not None
+        try:
+            event = self._rows.unpack(row, priority, now, plain)
+        except BadEvent as exc:
+            logger.warning("%s leaves out an event: %s", self.name, exc)
+            self._leave_out("bad")
+            return None
+        if event._meta is not plain and self._nexus.domain in event.path:
+            self._leave_out("loop")
+            return None
+        return event
+
+    def _greeted(self, peer: Peer) -> EventMeta:
+        """Note that the other side has said who it is; return the metadata of its plain events."""
+        assert self._nexus is not None
+        self._connection.up()
+        way = f"{self.name}<{peer.domain}"
+        if not self._nexus.has_reply_way(way):
+            self._nexus.add_reply_way(way, lambda reply, queue: self._reply(peer, reply))
+        return EventMeta(path=(peer.domain,), reply_to=(way,))
+
+    def _reply(self, peer: Peer, reply: Event[Any]) -> None:
+        """Take an answer back to where the question came from."""
+        back = reply.evolve(route=reply.route[:-1], path=())
+        row = self._rows.pack(back, asyncio.get_running_loop().time())
+        if not peer.outflow.push(reply.priority, row):
+            raise QueueFull(
+                f"{self.name}: {self.limits.maxsize} events of priority {reply.priority} wait already"
+            )
+        self._taken += 1
+        if (line := self._lines.get(peer)) is not None:
+            line.wake()
+
+    def _give(self, events: deque[Event[Any]]) -> int:
+        """Give events from the front for as long as there is room; return how many."""
+        assert self._nexus is not None
+        before = len(events)
+        self._nexus.queue.give(events)
+        count = before - len(events)
+        self._received += count
+        return count
+
+    async def _give_when_room(self, event: Event[Any]) -> None:
+        assert self._nexus is not None
+        await self._nexus.queue.wait_for_room(event)
+        self._received += 1
+
+    def _leave_out(self, reason: str) -> None:
+        self._left_out[reason] = self._left_out.get(reason, 0) + 1

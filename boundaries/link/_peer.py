@@ -1,0 +1,229 @@
+"""One other side of a link: handshake, both halves, heartbeats. A state machine without I/O.
+
+Fed with frames and a clock, it gives the events that came and the frames that are to go. It outlives
+connections: `opened` begins the next one, and both sides go on where they were.
+"""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+import attrs
+
+from nexus.boundaries.link._frames import (
+    Ack,
+    BadLinkFrame,
+    Bye,
+    Events,
+    Hello,
+    Ping,
+    Pong,
+    pack,
+    unpack,
+)
+from nexus.boundaries.link._inflow import Inflow
+from nexus.boundaries.link._outflow import Outflow
+
+__all__ = ["Arrival", "LinkBroken", "LinkLimits", "Peer"]
+
+DEAD_AFTER: Final = 3
+"""Heartbeats without a sign of life."""
+
+
+class LinkBroken(ConnectionError):
+    """The connection cannot go on: the other side breaks the protocol, ends it, or is silent."""
+
+
+@attrs.frozen(kw_only=True)
+class LinkLimits:
+    """What a link holds and how it behaves; every field has the same meaning on both sides."""
+
+    maxsize: int = 10_000
+    """Events of one priority that wait to be sent or acknowledged."""
+    max_bytes: int = 64 * 2**20
+    """Bytes of one priority that wait so."""
+    least_window: int = 2
+    most_window: int = 8192
+    """Events of one priority that may be under way to this side, at least and at most."""
+    target: float = 0.005
+    """Seconds of delay on the way that the window is adapted to."""
+    heartbeat: float = 2.0
+    """Seconds of silence until a side asks whether the other is there; after three of them it is taken for
+    gone."""
+    max_peers: int = 64
+    """Others that a listener knows, connected or not."""
+    patience: float = 1.0
+    """Seconds until what was not acknowledged is sent again."""
+
+
+@attrs.frozen
+class Arrival:
+    """Events of one priority that came, in their order."""
+
+    priority: int
+    sent: int
+    """Microseconds on the sender's clock."""
+    rows: list[list[Any]]
+
+
+class Peer:
+    """The state of one side towards another.
+
+    Args:
+        who: tells the own name, and the own domain.
+        source: what the own sequence numbers belong to; unique and never used again.
+        token: what the other side must know; empty for nothing.
+    """
+
+    def __init__(
+        self, who: Callable[[], tuple[str, str]], source: str, limits: LinkLimits, *, token: str = ""
+    ) -> None:
+        self.limits = limits
+        self.outflow = Outflow(limits.maxsize, limits.max_bytes, limits.patience)
+        self.hello: Hello | None = None
+        """What the other side said of itself on this connection; None before."""
+        self._who = who
+        self._source = source
+        self._token = token
+        self._inflows: dict[str, Inflow] = {}
+        self._inflow: Inflow | None = None
+        self._replies: list[bytes] = []
+        self._heard = 0.0
+        self._asked = 0.0
+        self._again = 0.0
+        """When to say hello once more, or to ask whether a grant was lost."""
+        self._lanes: tuple[tuple[int, int], ...] = ()
+        self._is_open = False
+        self._domain = ""
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the other side is known and the connection stands."""
+        return self._is_open and self.hello is not None
+
+    @property
+    def domain(self) -> str:
+        """The domain of the other side; empty before its first hello."""
+        return self._domain
+
+    @property
+    def inflow(self) -> Inflow | None:
+        """What comes from the other side; None before its first hello."""
+        return self._inflow
+
+    def opened(self, now: float) -> None:
+        """Begin a connection."""
+        self._is_open = True
+        self.hello = None
+        self._heard = self._asked = now
+        self.outflow.opened()
+        self._lanes = self.outflow.lanes
+        self._again = now + self.limits.patience
+        self._replies = [pack(self._own_hello())]
+
+    def closed(self) -> None:
+        """Note that the connection is gone."""
+        self._is_open = False
+
+    def feed(self, data: bytes, now: float) -> Arrival | None:
+        """Take a frame; give the events that came with it, if any.
+
+        Raises:
+            LinkBroken: it is no frame, or not one that may come now.
+        """
+        self._heard = now
+        try:
+            frame = unpack(data)
+        except BadLinkFrame as exc:
+            raise LinkBroken(str(exc)) from exc
+        if isinstance(frame, Bye):
+            raise LinkBroken(f"the other side ends the connection: {frame.reason}")
+        if isinstance(frame, Hello):
+            self._greet(frame)
+            return None
+        if self.hello is None or self._inflow is None:
+            raise LinkBroken(f"the first frame is a hello, not {type(frame).__name__}")
+        match frame:
+            case Events():
+                rows = self._inflow.received(frame)
+                return Arrival(frame.priority, frame.sent, rows) if rows else None
+            case Ack():
+                self.outflow.acknowledged(frame, now)
+                self._again = now + self.limits.patience
+            case Ping(data=question):
+                self._replies.append(pack(Pong(question)))
+                self._inflow.tell_all()
+            case Pong():
+                pass
+        return None
+
+    def accepted(self, arrival: Arrival, count: int, now: float) -> None:
+        """Note that the next events of an arrival's lane are accepted."""
+        if self._inflow is not None:
+            self._inflow.accepted(arrival.priority, count, arrival.sent, now)
+
+    def output(self, now: float) -> Iterator[bytes]:
+        """Give the frames that are to go now, in their order."""
+        if not self._is_open:
+            return
+        yield from self._replies
+        self._replies = []
+        if self.hello is None or self._inflow is None:
+            if now >= self._again:
+                self._again = now + self.limits.patience
+                yield pack(self._own_hello())
+            return
+        ack = self._inflow.ack()
+        if ack is not None:
+            yield pack(ack)
+        yield from self.outflow.frames(now)
+        if not self.outflow.is_stalled:
+            self._again = now + self.limits.patience
+        silent = min(now - self._heard, now - self._asked) >= self.limits.heartbeat
+        if silent or now >= self._again:  # a grant may have been lost
+            self._asked = now
+            self._again = now + self.limits.patience
+            yield pack(Ping(secrets.token_bytes(8)))
+
+    def check(self, now: float) -> None:
+        """Look whether the other side is there.
+
+        Raises:
+            LinkBroken: it has been silent for three heartbeats.
+        """
+        silence = now - self._heard
+        if self._is_open and silence > DEAD_AFTER * self.limits.heartbeat:
+            raise LinkBroken(f"the other side has been silent for {silence:.1f} s")
+
+    @property
+    def next_time(self) -> float:
+        """The moment at which to call `check` and `output` at the latest."""
+        beat = self.limits.heartbeat
+        return min(max(self._heard, self._asked) + beat, self.outflow.next_time, self._again)
+
+    def _own_hello(self) -> Hello:
+        return Hello(*self._who(), self._source, self._lanes, self._token)
+
+    def _greet(self, hello: Hello) -> None:
+        if self.hello is not None:
+            if hello != self.hello:
+                raise LinkBroken("another hello on the same connection")
+            self._replies.append(pack(self._own_hello()))  # it has not heard ours
+            return
+        if not hmac.compare_digest(hello.token.encode(), self._token.encode()):
+            raise LinkBroken("the other side does not know the token")
+        if hello.source == self._source:
+            raise LinkBroken("the other side is this one: the link leads back to itself")
+        self.hello = hello
+        self._domain = hello.domain
+        inflow = self._inflows.get(hello.source)
+        if inflow is None:
+            # Another source means that the other side has begun anew; nothing of the old one comes again.
+            limits = self.limits
+            inflow = Inflow(least=limits.least_window, most=limits.most_window, target=limits.target)
+            self._inflows = {hello.source: inflow}
+        self._inflow = inflow
+        inflow.opened(hello)

@@ -1,0 +1,83 @@
+"""The other sides that one end of a link knows, connected or not."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+
+from nexus.boundaries.link._frames import Hello
+from nexus.boundaries.link._peer import LinkBroken, Peer
+from nexus.errors import BadCall
+
+__all__ = ["Peers"]
+
+logger = logging.getLogger(__name__)
+
+
+class Peers:
+    """Finds the state of whoever connects; who comes back under its name goes on where it was.
+
+    Args:
+        most: how many are known at once; then the first that is not connected is given up.
+        make: makes the state of a new one.
+        is_connected: says whether one is.
+    """
+
+    def __init__(
+        self, name: str, most: int, make: Callable[[], Peer], is_connected: Callable[[Peer], bool]
+    ) -> None:
+        self.lost: dict[str, int] = {}
+        """Events given up, by reason."""
+        self.accepted_before = 0
+        """Events that those had accepted who are given up."""
+        self._name = name
+        self._most = most
+        self._make = make
+        self._is_connected = is_connected
+        self._known: dict[str, Peer] = {}
+        self.all: list[Peer] = []
+        """Those that are known."""
+
+    def __iter__(self) -> Iterator[Peer]:
+        return iter(self._known.values())
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def only(self) -> Peer:
+        """Return the one there is of an end that connects."""
+        if not self._known:
+            self._known[""] = self._make()
+            self.all = list(self._known.values())
+        return self._known[""]
+
+    def find(self, hello: Hello) -> Peer:
+        """Return the state of whoever says hello.
+
+        Raises:
+            LinkBroken: one of that name is connected.
+            BadCall: too many are.
+        """
+        peer = self._known.get(hello.name)
+        if peer is None:
+            if len(self._known) >= self._most:
+                self._forget_one()
+            peer = self._known[hello.name] = self._make()
+            self.all = list(self._known.values())
+        elif self._is_connected(peer):
+            raise LinkBroken(f"{hello.name!a} is connected already")
+        return peer
+
+    def _forget_one(self) -> None:
+        for name, peer in self._known.items():
+            if not self._is_connected(peer):
+                del self._known[name]
+                lost = len(peer.outflow)
+                self.accepted_before += peer.outflow.accepted
+                if lost:
+                    self.lost["forgotten"] = self.lost.get("forgotten", 0) + lost
+                    logger.warning(
+                        "%s gives up %d events for %r, who did not come back", self._name, lost, name
+                    )
+                return
+        raise BadCall(f"{self._most} others are connected; no more are allowed")

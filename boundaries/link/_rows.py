@@ -1,0 +1,107 @@
+"""Events as rows of a link's frames, and back: the only place that knows what of an event travels.
+
+A row is ``[id, type, payload]``, or ``[id, type, payload, metadata]`` with those that there are of: ``left``,
+seconds until the deadline; ``headers``; ``correlation``; ``route`` and ``reply_to``, the way back of replies;
+``path``, the domains it had left behind before the one it comes from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import attrs
+
+from nexus import Event, EventMeta, NamedEvent, event_type_of
+from nexus._event import make_event
+from nexus.adapters.packing import json_packer
+from nexus.errors import BadEvent
+
+__all__ = ["MAX_HOPS", "Rows"]
+
+MAX_HOPS = 8
+"""Domains that an event may leave behind."""
+
+_WORDS = {"left", "headers", "correlation", "route", "reply_to", "path"}
+
+
+class Rows:
+    """Turns events into rows and rows into events.
+
+    Args:
+        types: the classes of named events that come back as what they were; others come as plain events.
+    """
+
+    def __init__(self, types: Iterable[type[NamedEvent[Any]]] = ()) -> None:
+        self._classes: Mapping[int | str, type[NamedEvent[Any]]] = {event_type_of(cls): cls for cls in types}
+
+    def pack(self, event: Event[Any], now: float) -> bytes:
+        """Make a row of an event.
+
+        Raises:
+            PackerError: the payload, or a header, is not JSON.
+        """
+        meta = event._meta
+        if meta is None:
+            return json_packer((event.id, event.type, event.payload))
+        words: dict[str, Any] = {}
+        if meta.deadline is not None:
+            words["left"] = meta.deadline - now
+        for name in ("headers", "correlation", "route", "reply_to", "path"):
+            value = getattr(meta, name)
+            if value is not None and value != ():
+                words[name] = value
+        return json_packer((event.id, event.type, event.payload, words))
+
+    def unpack(self, row: list[Any], priority: int, now: float, plain: EventMeta) -> Event[Any]:
+        """Make an event of a row.
+
+        Args:
+            plain: what an event without metadata of its own gets: the domain it comes from, and the way back.
+
+        Raises:
+            BadEvent: its metadata is not what it should be, or its payload not of its class.
+        """
+        number, type_, payload = row[:3]
+        if len(row) == 3:
+            if type_ not in self._classes:
+                return make_event(number, type_, priority, payload, plain)
+            metadata: dict[str, Any] = {"path": plain.path, "reply_to": plain.reply_to}
+        else:
+            metadata = self._metadata(row[3], now)
+            metadata["path"] = (*metadata.get("path", ()), *plain.path)
+            if not metadata.get("route"):
+                metadata["reply_to"] = (*metadata.get("reply_to", ()), *plain.reply_to)
+        cls = self._classes.get(type_)
+        if cls is None:
+            return Event(number, type_, priority, payload, **metadata)
+        wanted = cls.payload_class
+        if isinstance(wanted, type) and attrs.has(wanted):
+            try:
+                payload = wanted(**payload)
+            except TypeError as exc:
+                raise BadEvent(f"the payload of a {cls.__name__} is a {wanted.__name__}: {exc}") from exc
+        return cls(number, payload, priority=priority, **metadata)
+
+    def _metadata(self, words: dict[str, Any], now: float) -> dict[str, Any]:
+        if not words.keys() <= _WORDS:
+            raise BadEvent(f"an event's metadata has {', '.join(sorted(_WORDS))}, not {sorted(words)[:10]!a}")
+        found: dict[str, Any] = {}
+        for name, value in words.items():
+            if name == "left":
+                if type(value) not in (int, float):
+                    raise BadEvent(f"left is a number of seconds, not {value!a:.50}")
+                found["deadline"] = now + value
+            elif name == "headers":
+                if not isinstance(value, dict):
+                    raise BadEvent(f"headers is an object, not {value!a:.50}")
+                found["headers"] = value
+            elif name == "correlation":
+                if type(value) not in (int, str):
+                    raise BadEvent(f"correlation is an integer or a string, not {value!a:.50}")
+                found["correlation"] = value
+            else:
+                if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+                    raise BadEvent(f"{name} is a list of strings, not {value!a:.50}")
+                found[name] = tuple(value)
+        return found

@@ -1,0 +1,166 @@
+"""Links over TCP, with or without TLS: frames led by their length."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+
+from nexus.adapters._framing import Framer
+from nexus.adapters._link import Link as Connection
+from nexus.adapters._tcp_listen import Listener
+from nexus.adapters._tcp_stream import Stream, connect
+from nexus.adapters._tls import TlsFiles
+from nexus.adapters._wire import Wire
+from nexus.adapters.tcp import TcpConfig
+
+__all__ = ["TcpDialler", "TcpDoor", "TcpWire"]
+
+FULL = 256
+"""Frames that are read and not taken, beyond which reading stops."""
+BEHIND = 64 * 1024
+"""Bytes that the transport holds at most: what it has, nothing overtakes."""
+
+
+class FrameStream(Stream):
+    """A TCP connection that keeps the frames that came until somebody takes them."""
+
+    def __init__(self, framer: Framer) -> None:
+        super().__init__()
+        self.is_proven = False
+        self.framer = framer
+        self.messages: deque[list[bytes]] = deque()  # bounded by FULL and one read: reading stops meanwhile
+        self._waiter: asyncio.Future[None] | None = None
+        self._paused = False
+        self._over.add_done_callback(lambda _: self._stir())
+
+    def received(self, data: memoryview) -> None:
+        frames = self.framer.feed(data)
+        if frames:
+            self.is_proven = True
+            self.messages.extend([frame] for frame in frames)
+            if len(self.messages) > FULL and not self._paused:
+                self._paused = True
+                self.pause_reading()
+            self._stir()
+
+    async def taken(self) -> list[list[bytes]]:
+        """Wait for frames and take all there are.
+
+        Raises:
+            ConnectionError: the connection is over, and all is taken.
+        """
+        while not self.messages:
+            if self.is_over:
+                raise ConnectionResetError("the other side has closed the connection") from self.error
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        messages = list(self.messages)
+        self.messages.clear()
+        if self._paused:
+            self._paused = False
+            self.resume_reading()
+        return messages
+
+    def _stir(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+class TcpWire:
+    """A TCP connection as a wire. A message is one frame."""
+
+    def __init__(self, stream: FrameStream) -> None:
+        self._stream = stream
+
+    async def send(self, frames: Sequence[bytes]) -> None:
+        stream = self._stream
+        if stream.is_over:
+            raise ConnectionResetError("the connection is over") from stream.error
+        stream.write(stream.framer.pack(b"".join(frames)))
+        await stream.drained()
+
+    async def receive(self) -> list[list[bytes]]:
+        return await self._stream.taken()
+
+    def close(self) -> None:
+        """End the connection at once; what the system has still goes."""
+        self._stream.transport.close()
+
+
+class TcpDialler:
+    """Connects to a listening link."""
+
+    def __init__(self, config: TcpConfig) -> None:
+        self.name = config.name
+        self._config = config
+        self._tls = TlsFiles(config, server=False)
+
+    async def dial(self) -> Wire:
+        """Make a connection.
+
+        Raises:
+            OSError: there is nobody, or the certificate will not do.
+        """
+        config = self._config
+        stream = FrameStream(config.framer())
+        name = config.server_name or config.host
+        await connect(stream, config.host, config.port, config, self._tls.context(), name)
+        stream.limit(BEHIND)
+        return TcpWire(stream)
+
+
+class TcpDoor:
+    """Listens for links."""
+
+    def __init__(self, config: TcpConfig, connection: Connection) -> None:
+        self.name = config.name
+        self._config = config
+        self._tls = TlsFiles(config, server=True)
+        self._serve: Callable[[Wire], Awaitable[None]] | None = None
+        self._listener: Listener[FrameStream] = Listener(
+            config.name,
+            config,
+            connection,
+            make=lambda: FrameStream(config.framer()),
+            serve=self._meet,
+            context=self._tls.context,
+            patience=lambda: 0.5,
+        )
+
+    @property
+    def port(self) -> int:
+        """The port it listens at; 0 while it does not."""
+        return self._listener.port
+
+    @property
+    def refused(self) -> dict[str, int]:
+        """Peers that were turned away or cut, by reason."""
+        return dict(self._listener.refused)
+
+    async def open(self) -> None:
+        """Listen.
+
+        Raises:
+            OpenError: the port is in use.
+            ConfigError: other machines could connect, and need not show who they are.
+        """
+        self._tls.context()
+        await self._listener.open()
+
+    async def run(self, serve: Callable[[Wire], Awaitable[None]]) -> None:
+        """Let each that connects be served, until cancelled."""
+        self._serve = serve
+        await self._listener.run()
+
+    def close(self) -> None:
+        """Listen no more."""
+        self._listener.close()
+
+    async def _meet(self, stream: FrameStream) -> None:
+        assert self._serve is not None
+        stream.limit(BEHIND)
+        await self._serve(TcpWire(stream))

@@ -1,0 +1,113 @@
+"""The frames of a link: they come back as they were, and nothing else is taken."""
+
+import contextlib
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nexus.boundaries.link._frames import (
+    Ack,
+    BadLinkFrame,
+    Bye,
+    Events,
+    Frame,
+    Hello,
+    LaneAck,
+    Ping,
+    Pong,
+    pack,
+    pack_events,
+    unpack,
+)
+
+PRIORITY = st.integers(-(2**31), 2**31 - 1)
+NUMBER = st.integers(1, 2**63 - 1)
+NAME = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=50)
+
+
+@st.composite
+def lane_acks(draw: st.DrawFn) -> LaneAck:
+    """Make an acknowledgement of a lane, with ranges in order."""
+    edges = sorted(draw(st.lists(st.integers(10, 10_000), max_size=8, unique=True)))
+    held = tuple((low, high) for low, high in zip(edges[::2], edges[1::2], strict=False))
+    return LaneAck(draw(PRIORITY), draw(st.integers(0, 9)), draw(st.integers(0, 2**64 - 1)), held)
+
+
+FRAMES = st.one_of(
+    st.builds(
+        Hello,
+        NAME,
+        NAME,
+        NAME,
+        st.lists(st.tuples(PRIORITY, NUMBER), max_size=5).map(tuple),
+        st.text(max_size=9),
+    ),
+    st.builds(Ack, st.integers(0, 2**32 - 1), st.lists(lane_acks(), max_size=4).map(tuple)),
+    st.binary(min_size=8, max_size=8).map(Ping),
+    st.binary(min_size=8, max_size=8).map(Pong),
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=50).map(Bye),
+)
+
+
+@given(FRAMES)
+def test_a_frame_comes_back(frame: Any) -> None:
+    """What was packed is what is unpacked."""
+    assert unpack(pack(frame)) == frame
+
+
+@given(
+    PRIORITY, st.integers(1, 2**40), st.lists(st.tuples(st.integers(0, 9), st.text(max_size=5)), min_size=1)
+)
+def test_events_come_back(priority: int, first: int, rows: list[Any]) -> None:
+    """Rows keep their order, priority and numbers."""
+    data = pack_events(priority, first, 7, [orjson.dumps([n, "t", text]) for n, text in rows])
+    assert unpack(data) == Events(priority, first, 7, [[n, "t", text] for n, text in rows])
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_a_frame_or_a_bad_one(data: bytes) -> None:
+    """Nothing but the declared error comes of any bytes."""
+    with contextlib.suppress(BadLinkFrame):
+        unpack(data)
+
+
+@given(FRAMES, st.data())
+def test_mutated_frames_are_taken_or_refused(frame: Frame, data: st.DataObject) -> None:
+    """A frame with a byte changed, or cut short, is another frame or a bad one."""
+    packed = bytearray(pack(frame))  # type: ignore[arg-type]
+    place = data.draw(st.integers(0, len(packed) - 1))
+    packed[place] = data.draw(st.integers(0, 255))
+    for found in (bytes(packed), bytes(packed[:place])):
+        with contextlib.suppress(BadLinkFrame):
+            unpack(found)
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ([1, "t"], "list of id, type, payload"),
+        (["1", "t", 0], "id is an integer"),
+        ([1, None, 0], "type an integer or a string"),
+        ([1, "t", 0, []], "metadata is an object"),
+        ({}, "list of id, type, payload"),
+    ],
+)
+def test_rows_are_looked_at(row: Any, said: str) -> None:
+    """Each part of a row is of its type, or the error says which is not."""
+    with pytest.raises(BadLinkFrame, match=said):
+        unpack(pack_events(0, 1, 0, [orjson.dumps(row)]))
+
+
+def test_another_version_is_told() -> None:
+    """A side that speaks another version is refused by that name."""
+    hello = orjson.loads(pack(Hello("a", "a", "a"))[1:]) | {"version": 2}
+    with pytest.raises(BadLinkFrame, match="speaks version 2, this one 1"):
+        unpack(b"\x01" + orjson.dumps(hello))
+
+
+def test_a_token_is_not_shown() -> None:
+    """The secret of a hello is in no repr."""
+    assert "canary" not in repr(Hello("a", "a", "a", (), "canary"))
