@@ -9,9 +9,13 @@ from typing import Any
 
 from nexus import Event, EventMeta
 from nexus.adapters._wire import Wire
+from nexus.boundaries.link._outflow import FRAME_EVENTS
 from nexus.boundaries.link._peer import Arrival, Peer
 
 __all__ = ["Line"]
+
+COLLECT = 0.0005
+"""Seconds for which events that follow one another are collected."""
 
 Give = Callable[[deque[Event[Any]]], int]
 """Gives events to the nexus from the front, while it has room; returns how many."""
@@ -50,12 +54,37 @@ class Line:
         self._moved = moved
         self._greeted = greeted
         self._wake = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+        """Wakes the writer when the time to collect is over."""
+        self._collected = 0
+        self._written = -1.0
+        """When something was sent last."""
         self._pending: dict[int, deque[_Batch]] = {}
         self._plain = EventMeta()
         self._group: asyncio.TaskGroup | None = None
 
-    def wake(self) -> None:
-        """Look whether something may go."""
+    def pushed(self, priority: int) -> None:
+        """Note that there is another event to send.
+
+        An urgent one goes at once, and so does a lone one. Those that follow it without a pause are collected
+        for up to `COLLECT` seconds, or until they fill a frame.
+        """
+        self._collected += 1
+        if self._timer is not None and priority >= 0 and self._collected < FRAME_EVENTS:
+            return
+        self._stir(at_once=priority < 0 or self._collected >= FRAME_EVENTS)
+
+    def _stir(self, *, at_once: bool) -> None:
+        """Let what may go be sent: now, or with what comes in the next moment."""
+        if self._wake.is_set():
+            return
+        if not at_once:
+            loop = asyncio.get_running_loop()
+            left = self._written + COLLECT - loop.time()
+            if left > 0:
+                if self._timer is None:
+                    self._timer = loop.call_later(left, self._wake.set)
+                return
         self._wake.set()
 
     async def run(self, first: list[list[bytes]] | None = None) -> None:
@@ -101,7 +130,7 @@ class Line:
             self._moved()
         if arrival is not None:
             self._arrived(arrival, now)
-        self._wake.set()
+        self._stir(at_once=self._peer.is_urging)
 
     def _arrived(self, arrival: Arrival, now: float) -> None:
         """Give events to the nexus; those that find no room wait, and with them those of their priority."""
@@ -146,18 +175,26 @@ class Line:
         """Send what may go, whenever there may be something."""
         loop = asyncio.get_running_loop()
         peer = self._peer
-        while True:
-            self._wake.clear()
-            now = loop.time()
-            peer.check(now)
-            for frame in peer.output(now):
-                await self._wire.send([frame])
-            left = peer.next_time - loop.time()
-            timer = loop.call_later(max(left, 0.001), self._wake.set)
-            try:
-                await self._wake.wait()
-            finally:
-                timer.cancel()
+        try:
+            while True:
+                self._wake.clear()
+                self._collected = 0
+                self._written = now = loop.time()
+                peer.check(now)
+                for frame in peer.output(now):
+                    await self._wire.send([frame])
+                alarm = loop.call_later(max(peer.next_time - loop.time(), 0.001), self._wake.set)
+                try:
+                    await self._wake.wait()
+                finally:
+                    alarm.cancel()
+                if self._timer is not None:
+                    self._timer.cancel()
+                    self._timer = None
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
 
 
 class _Batch:

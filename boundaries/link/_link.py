@@ -267,7 +267,7 @@ class Link(EventConsumer, EventProducer):
             self._taken += 1
             line = self._lines.get(peer)
             if line is not None:
-                line.wake()
+                line.pushed(priority)
         return True
 
     async def handle(self, event: Event[Any], queue: SecondaryQueue | None = None) -> None:
@@ -401,7 +401,7 @@ class Link(EventConsumer, EventProducer):
             )
         self._taken += 1
         if (line := self._lines.get(peer)) is not None:
-            line.wake()
+            line.pushed(reply.priority)
 
     def _give(self, events: deque[Event[Any]]) -> int:
         """Give events from the front for as long as there is room; return how many."""

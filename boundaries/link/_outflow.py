@@ -14,7 +14,7 @@ from typing import Final
 from nexus.boundaries.link._frames import LEAST, MOST, Ack, LaneAck, pack_events
 from nexus.errors import BadCall
 
-__all__ = ["Outflow"]
+__all__ = ["FRAME_EVENTS", "Outflow"]
 
 FRAME_EVENTS: Final = 128
 """Events of one frame at most."""

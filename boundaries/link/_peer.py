@@ -105,6 +105,11 @@ class Peer:
         return self._is_open and self.hello is not None
 
     @property
+    def is_urging(self) -> bool:
+        """Whether the other side waits for something: an answer, or a grant without which it stands still."""
+        return bool(self._replies) or (self._inflow is not None and self._inflow.is_urging)
+
+    @property
     def domain(self) -> str:
         """The domain of the other side; empty before its first hello."""
         return self._domain
