@@ -215,8 +215,8 @@ def _unpack_events(data: bytes) -> Events:
 def _read_rows(data: bytes) -> Any:
     """Read JSON; the ordinary form of rows at a glance, everything else value by value.
 
-    Where there are hardly more brackets than rows nothing is deep, and what was lost or changed in reading, such
-    as equal keys or long integers, does not come back in writing.
+    Where there are hardly more brackets than rows nothing is deep, and what was lost or changed in reading,
+    such as equal keys or long integers, does not come back in writing.
     """
     try:
         found = orjson.loads(data)
