@@ -31,6 +31,8 @@ __all__ = ["Arrival", "LinkBroken", "LinkLimits", "Peer"]
 
 DEAD_AFTER: Final = 3
 """Heartbeats without a sign of life."""
+MAX_REPLIES: Final = 16
+"""Answers that wait to be sent; a side that asks faster than it listens gets no more."""
 
 
 class LinkBroken(ConnectionError):
@@ -159,7 +161,7 @@ class Peer:
                 self.outflow.acknowledged(frame, now)
                 self._again = now + self.limits.patience
             case Ping(data=question):
-                self._replies.append(pack(Pong(question)))
+                self._reply(pack(Pong(question)))
                 self._inflow.tell_all()
             case Pong():
                 pass
@@ -209,6 +211,10 @@ class Peer:
         beat = self.limits.heartbeat
         return min(max(self._heard, self._asked) + beat, self.outflow.next_time, self._again)
 
+    def _reply(self, answer: bytes) -> None:
+        if len(self._replies) < MAX_REPLIES:
+            self._replies.append(answer)
+
     def _own_hello(self) -> Hello:
         return Hello(*self._who(), self._source, self._lanes, self._token)
 
@@ -216,7 +222,7 @@ class Peer:
         if self.hello is not None:
             if hello != self.hello:
                 raise LinkBroken("another hello on the same connection")
-            self._replies.append(pack(self._own_hello()))  # it has not heard ours
+            self._reply(pack(self._own_hello()))  # it has not heard ours
             return
         if not hmac.compare_digest(hello.token.encode(), self._token.encode()):
             raise LinkBroken("the other side does not know the token")

@@ -1,0 +1,236 @@
+"""Hostile frames, and two whole peers against each other whatever the wire does."""
+
+import random
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from mutation import Mutator
+
+from nexus.boundaries.link import LinkBroken, LinkLimits
+from nexus.boundaries.link._frames import Ack, Bye, Hello, LaneAck, Ping, Pong, pack, pack_events
+from nexus.boundaries.link._peer import Arrival, Peer
+
+HELLO = pack(Hello("x", "x", "other", ((0, 1), (5, 3))))
+ROW = orjson.dumps([1, "t", {"a": [1, 2]}])
+GOOD = [
+    HELLO,
+    pack_events(0, 1, 5, [ROW]),
+    pack_events(0, 4, 5, [ROW, ROW]),
+    pack_events(-1, 1, 5, [orjson.dumps([1, 2, None, {"left": 1.5, "path": ["a"]}])] * 3),
+    pack(Ack(64, (LaneAck(0, 0, 64), LaneAck(5, 0, 9, ((2, 3), (5, 5)))))),
+    pack(Ping(b"12345678")),
+    pack(Pong(b"12345678")),
+    pack(Bye("over")),
+]
+LIMITS = LinkLimits(maxsize=20, most_window=8, patience=1.0, heartbeat=2.0)
+
+
+def fuzz_peers(seed: object, number: int) -> dict[str, int]:
+    """Feed a peer with anything; return what became of it."""
+    mutator = Mutator(seed, GOOD, [b"[[1,2,3]]", b'"lanes":', b"\xff\xff\xff\xff\xff\xff\xff\xff"])
+    found = {"broken": 0, "arrived": 0, "most_held": 0}
+    peer = Peer(lambda: ("me", "me"), "mine", LIMITS)
+    peer.opened(0.0)
+    peer.feed(HELLO, 0.0)
+    for place in range(number):
+        now = place / 1000
+        inflow = peer.inflow
+        assert inflow is not None
+        data = mutator.next()
+        if place % 10 == 0 and (lane := inflow._lane(0)) is not None:
+            data = pack_events(0, lane.expected, 5, [ROW])  # so that it goes on
+        if place % 50 == 0:
+            peer.outflow.push(place % 3, ROW)
+        try:
+            arrival = peer.feed(data, now)
+        except LinkBroken:
+            found["broken"] += 1
+            peer.closed()
+            peer.opened(now)
+            peer.feed(HELLO, now)
+            continue
+        if arrival is not None:
+            found["arrived"] += len(arrival.rows)
+            peer.accepted(arrival, len(arrival.rows), now)
+        if place % 20 == 0:
+            list(peer.output(now))
+        held = sum(lane.held_count for lane in inflow._lanes.values())
+        found["most_held"] = max(found["most_held"], held)
+    return found
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_hostile_frames_only_break_the_connection(seed: int) -> None:
+    """Whatever comes is taken or ends the connection, and a lane holds no more than its window."""
+    found = fuzz_peers(f"frames{seed}", 5000)
+    assert found["broken"] > 500
+    assert found["arrived"] > 50
+    assert found["most_held"] <= 64 * LIMITS.most_window
+
+
+def test_questions_nobody_fetches_answers_to_take_no_memory() -> None:
+    """A side that asks and asks, and reads nothing, is owed a few answers and no more."""
+    peer = Peer(lambda: ("me", "me"), "mine", LIMITS)
+    peer.opened(0.0)
+    for _ in range(10_000):
+        peer.feed(HELLO, 0.0)
+        peer.feed(pack(Ping(b"12345678")), 0.0)
+    assert len(list(peer.output(0.0))) < 50
+
+
+class Side:
+    """One of two peers, and the ledger of it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.lives = 0
+        self.begin()
+
+    def begin(self) -> None:
+        """Be a new process."""
+        self.lives += 1
+        self.peer = Peer(lambda: (self.name, self.name), f"{self.name}{self.lives}", LIMITS)
+        self.arrived: list[tuple[Arrival, int]] = []
+        self.pushed: dict[int, list[int]] = {}
+        self.taken: dict[tuple[str, int], list[int]] = {}
+
+
+class PeersMachine(RuleBasedStateMachine):
+    """Two peers, and between them a wire that loses, repeats, reorders and breaks; each may begin anew."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+        self.sides = [Side("a"), Side("b")]
+        self.wires: list[list[bytes]] = [[], []]
+        self.number = 0
+        self.connect()
+
+    def connect(self) -> None:
+        """Begin a connection: nothing of the old one is on the wire."""
+        self.wires = [[], []]
+        for side in self.sides:
+            side.peer.closed()
+            side.arrived = []
+            side.peer.opened(self.now)
+
+    @rule(at=st.integers(0, 1), priority=st.sampled_from([-1, 0, 5]))
+    def push(self, at: int, priority: int) -> None:
+        self.number += 1
+        side = self.sides[at]
+        if side.peer.outflow.push(priority, orjson.dumps([self.number, "t", None])):
+            side.pushed.setdefault(priority, []).append(self.number)
+
+    @rule(at=st.integers(0, 1))
+    def send(self, at: int) -> None:
+        self.wires[at] += self.sides[at].peer.output(self.now)
+
+    @rule(at=st.integers(0, 1), data=st.data())
+    def arrive(self, at: int, data: st.DataObject) -> None:
+        if self.wires[at]:
+            self.feed(at, data.draw(st.integers(0, len(self.wires[at]) - 1)))
+
+    def feed(self, at: int, place: int) -> None:
+        """Take a frame from the wire of one side and give it to the other."""
+        side = self.sides[1 - at]
+        try:
+            arrival = side.peer.feed(self.wires[at].pop(place), self.now)
+        except LinkBroken:  # a frame came before the hello
+            assert side.peer.hello is None
+            self.connect()
+            return
+        if arrival is not None:
+            side.arrived.append((arrival, self.sides[at].lives))
+
+    @rule(at=st.integers(0, 1), data=st.data())
+    def repeat_or_lose(self, at: int, data: st.DataObject) -> None:
+        if self.wires[at]:
+            place = data.draw(st.integers(0, len(self.wires[at]) - 1))
+            if data.draw(st.booleans()):
+                self.wires[at].append(self.wires[at][place])
+            else:
+                del self.wires[at][place]
+
+    @rule(at=st.integers(0, 1))
+    def accept(self, at: int) -> None:
+        side = self.sides[at]
+        if side.arrived:
+            arrival, life = side.arrived.pop(0)
+            taken = side.taken.setdefault((f"{self.sides[1 - at].name}{life}", arrival.priority), [])
+            taken.extend(row[0] for row in arrival.rows)
+            side.peer.accepted(arrival, len(arrival.rows), self.now)
+
+    @rule(seconds=st.sampled_from([0.001, 0.5, 3.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+        for side in self.sides:
+            try:
+                side.peer.check(self.now)
+            except LinkBroken:
+                self.connect()
+                return
+
+    @rule()
+    def reconnect(self) -> None:
+        self.connect()
+
+    @rule(at=st.integers(0, 1))
+    def restart(self, at: int) -> None:
+        self.sides[at].begin()
+        self.connect()
+
+    @invariant()
+    def all_comes_once_and_in_order(self) -> None:
+        for at in (0, 1):
+            for (_, priority), taken in self.sides[at].taken.items():
+                assert taken == sorted(set(taken)), priority
+
+    def teardown(self) -> None:
+        """With a wire that works again all that is held arrives, both ways."""
+        for _ in range(300):
+            for at in (0, 1):
+                self.send(at)
+            for at in (0, 1):
+                while self.wires[at]:
+                    self.feed(at, 0)
+                while self.sides[1 - at].arrived:
+                    self.accept(1 - at)
+            if not any(len(side.peer.outflow) for side in self.sides):
+                break
+            self.now += 1.0
+        for at, side in enumerate(self.sides):
+            assert not len(side.peer.outflow), "something is held for ever"
+            other = self.sides[1 - at]
+            for priority, pushed in side.pushed.items():
+                taken = other.taken.get((f"{side.name}{side.lives}", priority), [])
+                assert taken == (pushed if other.lives == 1 else pushed[len(pushed) - len(taken) :])
+        super().teardown()
+
+
+TestPeers = PeersMachine.TestCase
+TestPeers.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+
+
+def test_chance_finds_nothing_that_is_left_out() -> None:
+    """The same over many more steps, by chance: half of them broken by weather."""
+    rng = random.Random(7)
+    for _ in range(20):
+        machine: Any = PeersMachine()
+        for _ in range(300):
+            at = rng.randrange(2)
+            match rng.randrange(8):
+                case 0 | 1:
+                    machine.push(at, rng.choice((-1, 0, 5)))
+                case 2 | 3:
+                    machine.send(at)
+                case 4 | 5 if machine.wires[at]:
+                    machine.feed(at, rng.randrange(len(machine.wires[at])))
+                case 6:
+                    machine.accept(at)
+                case _:
+                    machine.time_passes(rng.choice((0.001, 0.5)))
+        machine.teardown()
