@@ -25,13 +25,12 @@ from nexus.adapters._retry import Retry
 from nexus.adapters._safe import why
 from nexus.adapters._wire import Wire
 from nexus.boundaries.link._counts import LinkCounts
-from nexus.boundaries.link._ends import Dialler, Door, FunctionDialler, tcp_config
+from nexus.boundaries.link._ends import Dialler, Door, FunctionDialler, dialler_of, door_of
 from nexus.boundaries.link._frames import Hello, unpack
 from nexus.boundaries.link._line import Line
 from nexus.boundaries.link._peer import LinkBroken, LinkLimits, Peer
 from nexus.boundaries.link._peers import Peers
 from nexus.boundaries.link._rows import MAX_HOPS, Rows
-from nexus.boundaries.link._tcp import TcpDialler, TcpDoor
 from nexus.errors import BadCall, BadEvent, QueueFull
 
 __all__ = ["Link"]
@@ -104,14 +103,16 @@ class Link(EventConsumer, EventProducer):
         """Make the end that connects, and connects again whenever the connection is gone.
 
         Args:
-            url: ``tcp://host:port``, or ``tcps://`` for TLS, with the options of `nexus.adapters.tcp`.
+            url: ``tcp://host:port``, or ``tcps://`` for TLS, with the options of `nexus.adapters.tcp`;
+                ``zmq+tcp://host:port`` with those of `nexus.adapters.zmq` that CURVE and heartbeats need;
+                ``chaos+`` before any of them, see `chaos`.
             options: see the class; ``tls``, ``ca_file`` and so on may stand here or in the URL.
 
         Raises:
             ConfigError: the URL or an option is wrong.
         """
-        config, rest = tcp_config(url, options)
-        return cls(dialler=TcpDialler(config), **rest)
+        dialler, rest = dialler_of(url, options)
+        return cls(dialler=dialler, **rest)
 
     @classmethod
     def listen(cls, url: str, **options: Any) -> Self:
@@ -124,8 +125,8 @@ class Link(EventConsumer, EventProducer):
         Raises:
             ConfigError: the URL or an option is wrong.
         """
-        config, rest = tcp_config(url, options)
-        return cls(door=lambda connection: TcpDoor(config, connection), **rest)
+        door, rest = door_of(url, options)
+        return cls(door=door, **rest)
 
     @classmethod
     def over(cls, dial: Callable[[], Awaitable[Wire]], **options: Any) -> Self:
@@ -259,10 +260,14 @@ class Link(EventConsumer, EventProducer):
             return True
         priority = event.priority
         row = self._rows.pack(event, asyncio.get_running_loop().time() if event._meta is not None else 0.0)
-        if len(targets) > 1 and any(not peer.outflow.has_room(priority, len(row)) for peer in targets):
-            return False
+        if len(targets) > 1:
+            targets = [peer for peer in targets if not self._is_forgotten(peer, priority, len(row))]
+            if any(not self._has_room(peer, priority, len(row)) for peer in targets):
+                return False
         for peer in targets:
-            if not peer.outflow.push(priority, row):
+            if not peer.outflow.push(priority, row) and not (
+                self._has_room(peer, priority, len(row)) and peer.outflow.push(priority, row)
+            ):
                 return False
             self._taken += 1
             line = self._lines.get(peer)
@@ -279,6 +284,24 @@ class Link(EventConsumer, EventProducer):
         """
         while not self.handle_nowait(event):
             await self._wait_for_room()
+
+    def _has_room(self, peer: Peer, priority: int, size: int) -> bool:
+        """Say whether an event can be held for a peer; for one that is away the oldest may have to go."""
+        while not peer.outflow.has_room(priority, size):
+            if self.limits.away == "block" or peer in self._lines or not peer.outflow.shed(priority):
+                return False
+            self._peers.lose("shed", 1)
+        return True
+
+    def _is_forgotten(self, peer: Peer, priority: int, size: int) -> bool:
+        """Give up a peer that is in the way of the others, and has been away for too long."""
+        if peer in self._lines or peer.outflow.has_room(priority, size):
+            return False
+        now = asyncio.get_running_loop().time()
+        if now - peer.away_since < self.limits.forget_after:
+            return False
+        self._peers.forget(peer)
+        return True
 
     @property
     def _domain(self) -> str:

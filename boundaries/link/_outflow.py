@@ -66,6 +66,8 @@ class Outflow:
         self.patience = patience
         self.accepted = 0
         """Events the other side has accepted."""
+        self.given_up = 0
+        """Events that were given up while nobody was there."""
         self.resent = 0
         """Events that were sent more than once."""
         self._lanes: dict[int, _Lane] = {}
@@ -111,6 +113,16 @@ class Outflow:
             self._lane(priority)
             return True
         return not lane.count or (lane.count < self.maxsize and lane.bytes + size <= self.max_bytes)
+
+    def shed(self, priority: int) -> bool:
+        """Give up the oldest event of a lane, while there is no connection; False if there is none."""
+        lane = self._lanes.get(priority)
+        if lane is None or not lane.count:
+            return False
+        lane.bytes -= len((lane.flight or lane.waiting).popleft())
+        lane.base += 1
+        self.given_up += 1
+        return True
 
     def opened(self) -> None:
         """Note that there is a new connection; nothing may go before its first `acknowledged`."""

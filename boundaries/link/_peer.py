@@ -9,7 +9,7 @@ from __future__ import annotations
 import hmac
 import secrets
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import attrs
 
@@ -55,6 +55,11 @@ class LinkLimits:
     heartbeat: float = 2.0
     """Seconds of silence until a side asks whether the other is there; after three of them it is taken for
     gone."""
+    away: Literal["block", "shed"] = "block"
+    """What happens at the bound of a lane while the other side is away: whatever gives events waits, or the
+    oldest of the lane is given up and counted."""
+    forget_after: float = 60.0
+    """Seconds after which a listener gives up another side that is away and in the way of the others."""
     max_peers: int = 64
     """Others that a listener knows, connected or not."""
     patience: float = 1.0
@@ -99,6 +104,8 @@ class Peer:
         """When to say hello once more, or to ask whether a grant was lost."""
         self._lanes: tuple[tuple[int, int], ...] = ()
         self._is_open = False
+        self.away_since = 0.0
+        """When the other side was heard of last; counts while it is away."""
         self._domain = ""
 
     @property
@@ -134,6 +141,7 @@ class Peer:
     def closed(self) -> None:
         """Note that the connection is gone."""
         self._is_open = False
+        self.away_since = self._heard
 
     def feed(self, data: bytes, now: float) -> Arrival | None:
         """Take a frame; give the events that came with it, if any.

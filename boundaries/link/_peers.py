@@ -68,16 +68,22 @@ class Peers:
             raise LinkBroken(f"{hello.name!a} is connected already")
         return peer
 
+    def lose(self, reason: str, count: int) -> None:
+        """Count events that are given up."""
+        self.lost[reason] = self.lost.get(reason, 0) + count
+
+    def forget(self, peer: Peer) -> None:
+        """Give up one that is away, with what is held for it."""
+        self._known = {name: each for name, each in self._known.items() if each is not peer}
+        self.all = list(self._known.values())
+        self.accepted_before += peer.outflow.accepted
+        if held := len(peer.outflow):
+            self.lose("forgotten", held)
+            logger.warning("%s gives up %d events for somebody who did not come back", self._name, held)
+
     def _forget_one(self) -> None:
-        for name, peer in self._known.items():
+        for peer in self:
             if not self._is_connected(peer):
-                del self._known[name]
-                lost = len(peer.outflow)
-                self.accepted_before += peer.outflow.accepted
-                if lost:
-                    self.lost["forgotten"] = self.lost.get("forgotten", 0) + lost
-                    logger.warning(
-                        "%s gives up %d events for %r, who did not come back", self._name, lost, name
-                    )
+                self.forget(peer)
                 return
         raise BadCall(f"{self._most} others are connected; no more are allowed")

@@ -243,3 +243,37 @@ async def test_a_wrong_token_is_turned_away() -> None:
         await asyncio.sleep(2)
         assert it.link.link.state != "up"
         assert it.back.counts.received == 0
+
+
+@virtual_time
+async def test_a_side_that_is_away_may_cost_the_oldest() -> None:
+    """With ``shed`` a full lane gives up its oldest while nobody is there; the rest goes, and all adds up."""
+    async with world(LinkLimits(maxsize=100, away="shed")) as it:
+        it.between.is_cut = True
+        it.between.break_now()
+        await asyncio.sleep(1)
+        await it.near.ingest_many(events(1000))
+        await it.near.ingest_many(events(3, priority=-1, start=5000))
+        await it.near.drained()
+        it.between.is_cut = False
+        await it.all_across()
+        counts = it.link.counts
+    assert it.got == [5000, 5001, 5002, *range(900, 1000)]
+    assert counts.lost == {"shed": 900}
+    assert counts.taken == counts.accepted + counts.waiting + sum(counts.lost.values()) == 1003
+
+
+@virtual_time
+async def test_a_side_that_is_away_holds_the_source_up() -> None:
+    """With ``block`` what gives events waits until the other side is back, and nothing is lost."""
+    async with world(LinkLimits(maxsize=100)) as it:
+        it.between.is_cut = True
+        it.between.break_now()
+        await asyncio.sleep(1)
+        giving = asyncio.ensure_future(it.near.ingest_many(events(20_000)))
+        await asyncio.sleep(10)
+        assert not giving.done()
+        it.between.is_cut = False
+        await giving
+        await it.all_across()
+    assert it.got == list(range(20_000))
