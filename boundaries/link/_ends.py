@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+import importlib
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, Protocol
 
-from nexus.adapters._endpoint import Url
+import attrs
+
+from nexus.adapters._link import Link as Connection
+from nexus.adapters._url import Url
 from nexus.adapters._wire import Wire
-from nexus.adapters.tcp import TcpConfig
 from nexus.errors import ConfigError
 
-__all__ = ["Dialler", "Door", "FunctionDialler", "tcp_config"]
+__all__ = ["HELLO", "Dialler", "Door", "FunctionDialler", "MakeDoor", "dialler_of", "door_of"]
+
+TRANSPORTS: Final[Mapping[str, str]] = {
+    "tcp": "nexus.boundaries.link._tcp",
+    "tcps": "nexus.boundaries.link._tcp",
+    "zmq+tcp": "nexus.boundaries.link._zmq",
+}
+"""Which module has `dialler(url, options)` and `door(url, options)` for a scheme; loaded when it is used."""
+
+CHAOS: Final = "chaos+"
+"""What stands before a scheme whose wires are to be made worse."""
+
+HELLO: Final = b"\1"
+"""What the first frame of each side begins with; by it a transport without connections knows a new one."""
+
+_OF_THE_LINK: Final = ("name", "limits", "types", "token")
 
 
 class Dialler(Protocol):
@@ -19,6 +37,7 @@ class Dialler(Protocol):
     @property
     def name(self) -> str: ...
     async def dial(self) -> Wire: ...
+    async def aclose(self) -> None: ...
 
 
 class Door(Protocol):
@@ -31,6 +50,10 @@ class Door(Protocol):
     def close(self) -> None: ...
 
 
+MakeDoor = Callable[[Connection], Door]
+"""Makes a door that says through the connection how it stands."""
+
+
 class FunctionDialler:
     """Makes connections by a function."""
 
@@ -41,13 +64,50 @@ class FunctionDialler:
     async def dial(self) -> Wire:
         return await self._dial()
 
+    async def aclose(self) -> None:
+        """Do nothing: what it has made, others close."""
 
-def tcp_config(url: str, options: dict[str, Any]) -> tuple[TcpConfig, dict[str, Any]]:
-    """Split options into those of TCP and those of the link."""
+
+def dialler_of(url: str, options: Mapping[str, Any]) -> tuple[Dialler, dict[str, Any]]:
+    """Make what connects to a URL; give it with those options that are the link's own.
+
+    Raises:
+        ConfigError: the URL or an option is wrong.
+    """
+    address, module, weather, own, rest = _read(url, options)
+    dialler: Dialler = module.dialler(address, own)
+    if weather is not None:
+        dialler = weather.dialler(dialler)
+    return dialler, rest
+
+
+def door_of(url: str, options: Mapping[str, Any]) -> tuple[MakeDoor, dict[str, Any]]:
+    """Make what listens at a URL; give it with those options that are the link's own.
+
+    Raises:
+        ConfigError: the URL or an option is wrong.
+    """
+    address, module, weather, own, rest = _read(url, options)
+    make: MakeDoor = module.door(address, own)
+    if weather is not None:
+        make = weather.door(make)
+    return make, rest
+
+
+def _read(url: str, options: Mapping[str, Any]) -> tuple[Url, Any, Any, dict[str, Any], dict[str, Any]]:
+    """Give the address, the module of its transport, the weather or None, the options of both."""
     address = Url.parse(url)
-    if address.scheme not in ("tcp", "tcps"):
-        raise ConfigError(f"{address}: a link goes over tcp or tcps, found {address.scheme!r}")
-    own = {"name", "limits", "types", "token"}
-    rest = {key: value for key, value in options.items() if key in own}
-    tcp = {key: value for key, value in options.items() if key not in own}
-    return TcpConfig.from_url(address, **(tcp | {"frame": "length", "max_size": 2**20})), rest
+    rest = {key: value for key, value in options.items() if key in _OF_THE_LINK}
+    own = {key: value for key, value in options.items() if key not in _OF_THE_LINK}
+    weather = None
+    if address.scheme.startswith(CHAOS):
+        chaos = importlib.import_module("nexus.boundaries.link._chaos")
+        weather, address, own = chaos.weather_of(address, own)
+        address = attrs.evolve(address, scheme=address.scheme.removeprefix(CHAOS))
+    module = TRANSPORTS.get(address.scheme)
+    if module is None:
+        known = ", ".join(TRANSPORTS)
+        raise ConfigError(
+            f"{address.place}: found scheme {address.scheme!r}, allowed: {known}; or {CHAOS}..."
+        )
+    return address, importlib.import_module(module), weather, own, rest

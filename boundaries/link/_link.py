@@ -19,11 +19,13 @@ from nexus import (
     NamedEvent,
     SecondaryQueue,
 )
+from nexus.adapters._base import Receiver, Sender
 from nexus.adapters._link import Link as Connection
 from nexus.adapters._link import LinkState, OnLink
 from nexus.adapters._retry import Retry
 from nexus.adapters._safe import why
 from nexus.adapters._wire import Wire
+from nexus.boundaries.link._adapters import AdapterDialler
 from nexus.boundaries.link._counts import LinkCounts
 from nexus.boundaries.link._ends import Dialler, Door, FunctionDialler, dialler_of, door_of
 from nexus.boundaries.link._frames import Hello, unpack
@@ -138,6 +140,24 @@ class Link(EventConsumer, EventProducer):
         """
         return cls(dialler=FunctionDialler(dial), **options)
 
+    @classmethod
+    def over_adapters(cls, sender: Sender[Any], receiver: Receiver[Any], **options: Any) -> Self:
+        """Make one end of a link over two halves of `nexus.adapters`: a serial line, UDP, topics of a broker.
+
+        The other side has two halves as well, the other way round; there are two sides and no more. The
+        halves are the link's from now on: it puts packers for bytes in them, and starts and stops them.
+        Whatever the transport loses, repeats or damages is sent again, after `LinkLimits.patience`.
+
+        Args:
+            sender: what this side sends with; a frame of the link goes in parts of its ``max_size``.
+            receiver: what this side receives with; its ``max_size`` must be that of the other side's sender.
+            options: see the class.
+
+        Raises:
+            ConfigError: they cannot carry any bytes at all; a serial line or TCP needs ``frame="length"``.
+        """
+        return cls(dialler=AdapterDialler(sender, receiver), **options)
+
     def __repr__(self) -> str:
         return f"<Link {self._connection.state.name} {self._connection.state.state}>"
 
@@ -210,7 +230,7 @@ class Link(EventConsumer, EventProducer):
         self._connection.begin()
         if self._door is not None:
             await self._door.open()
-        work = self._listen() if self._door is not None else self._connection.keep(self._session)
+        work = self._listen() if self._door is not None else self._keep()
         self._task = asyncio.get_running_loop().create_task(work, name=f"{self.name}.run")
         return self._task
 
@@ -337,6 +357,14 @@ class Link(EventConsumer, EventProducer):
                 waiter.set_result(None)
 
     # Connections.
+
+    async def _keep(self) -> None:
+        """Have one connection after the other, until cancelled."""
+        assert self._dialler is not None
+        try:
+            await self._connection.keep(self._session)
+        finally:
+            await self._dialler.aclose()
 
     async def _session(self) -> None:
         """Have one connection, from its begin to its end."""

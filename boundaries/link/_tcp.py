@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
 
 from nexus.adapters._framing import Framer
 from nexus.adapters._link import Link as Connection
 from nexus.adapters._tcp_listen import Listener
 from nexus.adapters._tcp_stream import Stream, connect
 from nexus.adapters._tls import TlsFiles
+from nexus.adapters._url import Url
 from nexus.adapters._wire import Wire
 from nexus.adapters.tcp import TcpConfig
+from nexus.boundaries.link._ends import MakeDoor
+from nexus.boundaries.link._frames import MAX_FRAME
 
-__all__ = ["TcpDialler", "TcpDoor", "TcpWire"]
+__all__ = ["TcpDialler", "TcpDoor", "TcpWire", "dialler", "door"]
 
 FULL = 256
 """Frames that are read and not taken, beyond which reading stops."""
@@ -112,6 +116,9 @@ class TcpDialler:
         stream.limit(BEHIND)
         return TcpWire(stream)
 
+    async def aclose(self) -> None:
+        """Do nothing: there is nothing but the wires."""
+
 
 class TcpDoor:
     """Listens for links."""
@@ -164,3 +171,18 @@ class TcpDoor:
         assert self._serve is not None
         stream.limit(BEHIND)
         await self._serve(TcpWire(stream))
+
+
+def dialler(url: Url, options: Mapping[str, Any]) -> TcpDialler:
+    """Make what connects there."""
+    return TcpDialler(_config(url, options))
+
+
+def door(url: Url, options: Mapping[str, Any]) -> MakeDoor:
+    """Make what listens there."""
+    config = _config(url, options)
+    return lambda connection: TcpDoor(config, connection)
+
+
+def _config(url: Url, options: Mapping[str, Any]) -> TcpConfig:
+    return TcpConfig.from_url(url, **{**options, "frame": "length", "max_size": MAX_FRAME})

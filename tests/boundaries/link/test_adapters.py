@@ -1,0 +1,184 @@
+"""Links over pairs of adapters: memory topics, UDP, a serial line, topics of a broker, all of which break."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mosquitto import Mosquitto
+from null_modem import NullModem
+from real import free_port
+
+from nexus import AsyncEventNexus, Event
+from nexus.adapters.memory import MemoryConfig, MemoryReceiver, MemorySender
+from nexus.adapters.mqtt import MqttConfig, MqttReceiver, MqttSender
+from nexus.adapters.serial import SerialConfig, SerialReceiver, SerialSender
+from nexus.adapters.udp import UdpConfig, UdpReceiver, UdpSender
+from nexus.boundaries.link import Link, LinkLimits
+from nexus.boundaries.link._adapters import Part
+from nexus.errors import ConfigError
+from nexus.testing import virtual_time
+
+HASTE = LinkLimits(patience=0.1, heartbeat=0.2)
+COUNT = 2000
+
+
+class Sides:
+    """Two nexuses joined by a link that each of them has an end of, and what they got from each other."""
+
+    def __init__(self, one: Link, other: Link) -> None:
+        self.links = (one, other)
+        self.nexuses = tuple(AsyncEventNexus(name=name, maxsize=10_000) for name in ("one", "other"))
+        self.got: tuple[list[Any], list[Any]] = ([], [])
+        for nexus, link, got in zip(self.nexuses, self.links, self.got, strict=True):
+            nexus.register(link)
+            nexus.add_handler(f"from {nexus.name}", link)
+            far = "other" if nexus.name == "one" else "one"
+            nexus.add_handler(
+                f"from {far}", lambda event, got=got: got.append((event.priority, event.payload))
+            )
+
+    async def give(self, numbers: range) -> None:
+        """Give both sides events for the other one, of three priorities."""
+        for nexus in self.nexuses:
+            await nexus.ingest_many([Event(n, f"from {nexus.name}", n % 3, n) for n in numbers])
+
+    async def across(self) -> None:
+        """Wait until both have everything."""
+        for nexus, link in zip(self.nexuses, self.links, strict=True):
+            await nexus.drained()
+            assert await link.flushed(20)
+        for nexus in self.nexuses:
+            await nexus.drained()
+
+    def check(self, count: int) -> None:
+        """Hold what came against what was given: all, once, and in the order of its priority."""
+        for got in self.got:
+            assert len(got) == count
+            for priority in range(3):
+                mine = [number for found, number in got if found == priority]
+                assert mine == list(range(priority, count, 3))
+
+
+@asynccontextmanager
+async def sides(one: Link, other: Link) -> AsyncIterator[Sides]:
+    """Run both."""
+    it = Sides(one, other)
+    async with it.nexuses[0], it.nexuses[1]:
+        for link in it.links:
+            await link.connected(10)
+        yield it
+
+
+async def through_breaks(it: Sides, breaks: Callable[[], Awaitable[None]], times: int) -> None:
+    """Send events both ways while the transport is broken again and again, and see that all come."""
+    step = COUNT // times
+    for number in range(times):
+        await it.give(range(number * step, (number + 1) * step))
+        await breaks()
+    await it.across()
+    it.check(COUNT)
+
+
+def memory(there: str, here: str, **options: Any) -> Link:
+    sender = MemorySender[Any](MemoryConfig(topic=there))
+    return Link.over_adapters(sender, MemoryReceiver[Any](MemoryConfig(topic=here)), **options)
+
+
+@virtual_time
+async def test_topics_in_memory_carry_a_link() -> None:
+    """Both ways at once, all comes once and in the order of its priority."""
+    async with sides(memory("a", "b"), memory("b", "a")) as it:
+        await it.give(range(COUNT))
+        await it.across()
+        it.check(COUNT)
+
+
+@virtual_time
+async def test_an_end_that_begins_anew_is_followed() -> None:
+    """One end goes away and comes back again and again; the other one goes on with it each time."""
+    async with sides(memory("a", "b", limits=HASTE), memory("b", "a", limits=HASTE)) as it:
+
+        async def breaks() -> None:
+            await it.links[1].aclose()
+            await asyncio.sleep(0.3)
+            await it.links[1].start()
+
+        await through_breaks(it, breaks, 5)
+
+
+async def test_udp_carries_a_link() -> None:
+    """Datagrams both ways, with parts no larger than a datagram may be; a side breaks off five times."""
+    ports = [free_port(socket.SOCK_DGRAM) for _ in range(2)]
+
+    def end(there: int, here: int) -> Link:
+        sender = UdpSender[Any](UdpConfig(port=there, max_size=1400))
+        return Link.over_adapters(sender, UdpReceiver[Any](UdpConfig(port=here)), limits=HASTE)
+
+    async with sides(end(*ports), end(*reversed(ports))) as it:
+
+        async def breaks() -> None:
+            await it.links[1].aclose()
+            await it.links[1].start()
+
+        await through_breaks(it, breaks, 5)
+
+
+async def test_a_serial_line_carries_a_link(tmp_path: Path) -> None:
+    """Both devices are unplugged five times, with what is on its way."""
+    async with NullModem(tmp_path) as cable:
+
+        def end(port: str) -> Link:
+            config = SerialConfig(port=port, frame="length", max_size=4096, retry_cap=0.05, driver="pyserial")
+            return Link.over_adapters(SerialSender[Any](config), SerialReceiver[Any](config), limits=HASTE)
+
+        async with sides(end(cable.a), end(cable.b)) as it:
+
+            async def breaks() -> None:
+                await asyncio.sleep(0.02)
+                cable.unplug()
+                cable.plug()
+
+            await through_breaks(it, breaks, 5)
+
+
+async def test_two_topics_of_a_broker_carry_a_link() -> None:
+    """With QoS 0, and the broker killed twice with what it held."""
+    async with Mosquitto() as broker:
+
+        def end(there: str, here: str) -> Link:
+            def config(topic: str) -> MqttConfig:
+                return MqttConfig(host="127.0.0.1", port=broker.port, topic=topic, retry_cap=0.05)
+
+            return Link.over_adapters(
+                MqttSender[Any](config(there)), MqttReceiver[Any](config(here)), limits=HASTE
+            )
+
+        async with sides(end("a", "b"), end("b", "a")) as it:
+
+            async def breaks() -> None:
+                await asyncio.sleep(0.02)
+                broker.kill()
+                await broker.start()
+
+            await through_breaks(it, breaks, 2)
+
+
+def test_lines_do_not_carry_a_link() -> None:
+    """A serial line that carries lines is refused, and the error names what to set."""
+    config = SerialConfig(port="/dev/null")
+    with pytest.raises(ConfigError, match="frame='length'"):
+        Link.over_adapters(SerialSender[Any](config), SerialReceiver[Any](config))
+
+
+@pytest.mark.parametrize("place", range(0, 40, 3))
+def test_a_damaged_part_is_none(place: int) -> None:
+    """Whichever byte is damaged, the part is left out; undamaged it comes back as it was."""
+    part = Part((1, 2), (3, 4), 5, 0, 1, b"x" * 20)
+    data = bytearray(part.pack())
+    assert Part.unpack(bytes(data)) == part
+    data[place] ^= 0x10
+    assert Part.unpack(bytes(data)) is None
