@@ -36,6 +36,7 @@ __all__ = [
     "LaneAck",
     "Ping",
     "Pong",
+    "check_row",
     "pack",
     "pack_events",
     "unpack",
@@ -146,6 +147,15 @@ Frame: TypeAlias = Hello | Events | Ack | Ping | Pong | Bye
 def pack_events(priority: int, first: int, sent: int, rows: Sequence[bytes]) -> bytes:
     """Make a frame of events that are JSON already."""
     return _EVENTS_HEAD.pack(_EVENTS, priority, first, sent) + b"[" + b",".join(rows) + b"]"
+
+
+def check_row(row: bytes) -> None:
+    """Refuse an event that no other side would read: it would end every connection it is sent on.
+
+    Raises:
+        BadLinkFrame: it is too large or too deep, or its id or type is not one.
+    """
+    unpack(pack_events(0, 1, 0, [row]))
 
 
 def pack(frame: Hello | Ack | Ping | Pong | Bye) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
 import itertools
 import logging
 import secrets
@@ -384,6 +385,8 @@ class Link(EventConsumer, EventProducer):
             hello = unpack(b"".join(first[0]))
             if not isinstance(hello, Hello):
                 raise LinkBroken(f"the first frame is a hello, not {type(hello).__name__}")
+            if not hmac.compare_digest(hello.token.encode(), self._token.encode()):
+                raise LinkBroken("the other side does not know the token")  # nothing is held for it
             peer = self._peers.find(hello)
             self._make_room()
         except (BadEvent, TimeoutError, LinkBroken, BadCall) as exc:

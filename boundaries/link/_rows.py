@@ -8,19 +8,28 @@ seconds until the deadline; ``headers``; ``correlation``; ``route`` and ``reply_
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
 from nexus import Event, EventMeta, NamedEvent, event_type_of
 from nexus._event import make_event
 from nexus.adapters.packing import json_packer
-from nexus.errors import BadEvent
+from nexus.boundaries.link._frames import BadLinkFrame, check_row
+from nexus.errors import BadEvent, PackerError
 
 __all__ = ["MAX_HOPS", "Rows"]
 
 MAX_HOPS = 8
 """Domains that an event may leave behind."""
+
+INFINITY: Final = float("inf")
+SMALL: Final = 66
+"""Bytes of a row that cannot be too deep."""
+LARGE: Final = 2**18
+"""Bytes of a row that may be too large, or hold too many values."""
+DEEP: Final = 32
+"""Lists and objects of a row that may be too deep."""
 
 _WORDS = {"left", "headers", "correlation", "route", "reply_to", "path"}
 
@@ -39,19 +48,24 @@ class Rows:
         """Make a row of an event.
 
         Raises:
-            PackerError: the payload, or a header, is not JSON.
+            PackerError: the payload, or a header, is not JSON, or more of it than the other side would read.
         """
         meta = event._meta
         if meta is None:
-            return json_packer((event.id, event.type, event.payload))
+            row = json_packer((event.id, event.type, event.payload))
+            if len(row) > SMALL or type(event.id) is not int or type(event.type) is bool:
+                _check(event, row)
+            return row
         words: dict[str, Any] = {}
-        if meta.deadline is not None:
+        if meta.deadline is not None and meta.deadline != INFINITY:
             words["left"] = meta.deadline - now
         for name in ("headers", "correlation", "route", "reply_to", "path"):
             value = getattr(meta, name)
             if value is not None and value != ():
                 words[name] = value
-        return json_packer((event.id, event.type, event.payload, words))
+        row = json_packer((event.id, event.type, event.payload, words))
+        _check(event, row)
+        return row
 
     def unpack(self, row: list[Any], priority: int, now: float, plain: EventMeta) -> Event[Any]:
         """Make an event of a row.
@@ -105,3 +119,17 @@ class Rows:
                     raise BadEvent(f"{name} is a list of strings, not {value!a:.50}")
                 found[name] = tuple(value)
         return found
+
+
+def _check(event: Event[Any], row: bytes) -> None:
+    """Raise `PackerError` for what would end every connection it is sent on; look closely where it may."""
+    if (
+        type(event.id) is not int
+        or type(event.type) is bool
+        or len(row) > LARGE
+        or row.count(b"[") + row.count(b"{") > DEEP
+    ):
+        try:
+            check_row(row)
+        except BadLinkFrame as exc:
+            raise PackerError(event.payload, str(exc)[:200]) from exc

@@ -1,5 +1,6 @@
 """Hostile frames, and two whole peers against each other whatever the wire does."""
 
+import math
 import random
 from typing import Any
 
@@ -10,9 +11,23 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from mutation import Mutator
 
+from nexus import Event
 from nexus.boundaries.link import LinkBroken, LinkLimits
-from nexus.boundaries.link._frames import Ack, Bye, Hello, LaneAck, Ping, Pong, pack, pack_events
+from nexus.boundaries.link._frames import (
+    Ack,
+    Bye,
+    Events,
+    Hello,
+    LaneAck,
+    Ping,
+    Pong,
+    pack,
+    pack_events,
+    unpack,
+)
 from nexus.boundaries.link._peer import Arrival, Peer
+from nexus.boundaries.link._rows import Rows
+from nexus.errors import PackerError
 
 HELLO = pack(Hello("x", "x", "other", ((0, 1), (5, 3))))
 ROW = orjson.dumps([1, "t", {"a": [1, 2]}])
@@ -80,6 +95,45 @@ def test_questions_nobody_fetches_answers_to_take_no_memory() -> None:
         peer.feed(HELLO, 0.0)
         peer.feed(pack(Ping(b"12345678")), 0.0)
     assert len(list(peer.output(0.0))) < 50
+
+
+def nested(levels: int) -> Any:
+    """Make lists within lists."""
+    found: Any = 1
+    for _ in range(levels):
+        found = [found]
+    return found
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"payload": nested(40)},
+        {"payload": {"a": nested(33)}},
+        {"headers": {"a": nested(33)}},
+        {"payload": "x" * 2**20},
+        {"payload": [{}] * 250_000},
+        {"id": True},
+        {"type": True},
+        {"id": 2**70},
+        {"payload": "\ud800"},
+    ],
+    ids=lambda odd: next(iter(odd)),
+)
+def test_what_no_other_side_would_read_is_never_sent(odd: dict[str, Any]) -> None:
+    """An event that would end every connection it is sent on is refused where it is given."""
+    event = Event(**({"id": 1, "type": "t", "priority": 0, "payload": None} | odd))
+    with pytest.raises(PackerError):
+        Rows().pack(event, 0.0)
+
+
+@pytest.mark.parametrize(
+    "odd", [{"payload": nested(32)}, {"payload": "x" * 1_000_000}, {"deadline": math.inf}]
+)
+def test_what_is_taken_can_be_read(odd: dict[str, Any]) -> None:
+    """What is just small and flat enough makes a frame; a deadline that never comes is none."""
+    row = Rows().pack(Event(1, "t", 0, **({"payload": None} | odd)), 0.0)
+    assert isinstance(unpack(pack_events(0, 1, 0, [row])), Events)
 
 
 class Side:
