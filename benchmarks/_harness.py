@@ -38,7 +38,7 @@ PEERS = (
     "heisskleber",
     "aiomqtt",
 )
-MODULES = ("dispatch", "urgent", "memory", "timers", "zmq", "zmq_adapter", "serial", "mqtt", "tcp")
+MODULES = ("dispatch", "urgent", "memory", "timers", "zmq", "zmq_adapter", "serial", "mqtt", "tcp", "link")
 WORKER_TIMEOUT = 120.0
 
 

@@ -5,6 +5,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
+
+from ._congestion import command as congestion
 
 __all__ = ["command"]
 
@@ -12,7 +15,7 @@ NEEDED = ("psutil", "rich")
 """What the extra `demo` brings."""
 
 
-@click.command("demo")
+@click.group("demo", invoke_without_command=True)
 @click.option(
     "--seconds", type=click.FloatRange(min=0.5), default=10.0, show_default=True, help="How long it runs."
 )
@@ -66,9 +69,17 @@ def command(
         raise click.ClickException(
             f"nexus demo needs {' and '.join(missing)}: install the extra, pip install 'event-nexus[demo]'"
         )
+    if ctx.invoked_subcommand is not None:
+        given = [name for name in ctx.params if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+        if given:
+            raise click.UsageError(f"options of {ctx.invoked_subcommand} go behind it")
+        return
     from ._conductor import Settings
     from ._play import Screen, play
 
     lines = plain or not sys.stdout.isatty()
     screen = Screen.NOTHING if as_json else Screen.LINES if lines else Screen.TABLE
     ctx.exit(play(Settings(seconds=seconds, rate=rate, seed=seed), screen, capture))
+
+
+command.add_command(congestion)

@@ -1,11 +1,21 @@
-"""One domain of the demo: `python -m nexus.cli.demo plant|control SETTINGS`, started by `nexus demo`."""
+"""One process of a demo: `python -m nexus.cli.demo ROLE SETTINGS`, started by `nexus demo`."""
 
 import sys
 
 import orjson
 
 from ._child import run_domain
+from ._congestion_relay import relay
+from ._congestion_sides import congested_control, congested_plant
 from ._control import control
 from ._plant import plant
 
-sys.exit(run_domain({"plant": plant, "control": control}[sys.argv[1]], orjson.loads(sys.argv[2])))
+ROLES = {
+    "plant": plant,
+    "control": control,
+    "congested-plant": congested_plant,
+    "congested-control": congested_control,
+    "relay": relay,
+}
+
+sys.exit(run_domain(ROLES[sys.argv[1]], orjson.loads(sys.argv[2])))

@@ -1,8 +1,6 @@
 """One performance of the demo: on the screen, in lines, or as JSON, and its exit status."""
 
-import asyncio
 import contextlib
-import errno
 import io
 import re
 from collections.abc import Callable, Iterator
@@ -15,10 +13,9 @@ import orjson
 from rich.console import Console, RenderableType
 from rich.live import Live
 
-from nexus.errors import NexusError
-
 from ._conductor import Outcome, Settings, perform
 from ._report import report
+from ._running import run
 from ._screen import line, table
 from ._summary import summary_of
 from ._view import View
@@ -50,7 +47,7 @@ def play(settings: Settings, screen: Screen, capture: Path | None) -> int:
     """
     settings = attrs.evolve(settings, show_every=screen.value)
     with SCREENS[screen]() as (see, note):
-        outcome = run(settings, see, note)
+        outcome = run(perform(settings, see, note))
     summary = summary_of(outcome, settings)
     if screen is Screen.NOTHING:
         click.echo(orjson.dumps(summary, option=orjson.OPT_INDENT_2))
@@ -60,26 +57,6 @@ def play(settings: Settings, screen: Screen, capture: Path | None) -> int:
     if capture is not None:
         draw(outcome, report(summary), capture)
     return 0 if summary["balanced"] else 1
-
-
-def run(settings: Settings, see: Callable[[View], None], note: Callable[[str], None]) -> Outcome:
-    """Run both domains, turning their loss into one line for the terminal."""
-    try:
-        return asyncio.run(perform(settings, see, note))
-    except (NexusError, TimeoutError, ExceptionGroup) as exc:
-        lost, other = ExceptionGroup("", [exc]).split((NexusError, TimeoutError))
-        if other is not None and (broken := other.subgroup(BrokenPipeError)) is not None:
-            raise BrokenPipeError(errno.EPIPE, "whoever read the output is gone") from broken
-        if lost is None or other is not None:
-            raise
-        raise click.ClickException("; ".join(reasons(lost))) from exc
-
-
-def reasons(error: Exception) -> list[str]:
-    """List what the leaves of a group say, each once."""
-    if isinstance(error, ExceptionGroup):
-        return list(dict.fromkeys(reason for each in error.exceptions for reason in reasons(each)))
-    return [str(error) or "a domain would not stop"]
 
 
 @contextlib.contextmanager

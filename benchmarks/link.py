@@ -1,0 +1,57 @@
+"""Alarms and a flood from one process to another, over a TCP connection that carries 2 MB/s.
+
+A relay between the two carries so much and has no buffer of its own; the buffers of the sockets are as the
+system makes them. The flood is readings of about 200 bytes as fast as they go, held up by a full lane; an
+alarm is made every 50 ms. Measured is from the making of an alarm to its handler in the other process, and
+how many readings are handled a second meanwhile. Everything under way is let arrive at the end, so that no
+wait is left out for being long.
+
+*Plain* is the same stream without a window: `OutboundBoundary` over `TcpSender`, `TcpReceiver` behind
+`InboundBoundary`. The sender has a lane for each priority, so that an alarm overtakes there; behind it is
+one FIFO, up to 64 KiB in the transport and what the sockets at both ends of the line take.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from benchmarks._harness import Contest, Outcome, Target, peer
+from nexus.boundaries.link import LinkLimits
+from nexus.cli.demo._congestion_run import Congestion, congest
+
+PLAIN = "plain TCP stream"
+LINK = "link, target 2 ms"
+DEFAULT = "link, its own limits"
+
+
+def _contestant(way: str, target: float) -> Callable[..., Outcome]:
+    def run(seconds: float) -> Outcome:
+        peer("psutil", "psutil")  # the processes are those of the demo
+        settings = Congestion(seconds=seconds, target=target)
+        found = asyncio.run(congest(settings, [way]))[way]
+        figures = {"p50": found.p50 * 1e3, "p99": found.p99 * 1e3, "readings": found.rate}
+        return Outcome(figures, found.balanced)
+
+    return run
+
+
+CONTESTS = (
+    Contest(
+        name="link.congestion",
+        title="alarms on a line of 2 MB/s that a flood of readings saturates",
+        figures={"p50": "ms", "p99": "ms", "readings": "readings/s"},
+        contestants={
+            PLAIN: _contestant("plain", LinkLimits().target),
+            LINK: _contestant("link", 0.002),
+            DEFAULT: _contestant("link", LinkLimits().target),
+        },
+        full={"seconds": 6.0},
+        quick={"seconds": 1.0},
+        targets=(
+            Target(PLAIN, LINK, at_least=300),
+            Target(LINK, PLAIN, at_least=0.85, figure="readings"),
+            Target(DEFAULT, PLAIN, at_least=0.85, figure="readings"),
+        ),
+    ),
+)
