@@ -13,7 +13,7 @@ __all__ = ["command"]
 )
 @click.option(
     "--rate",
-    type=click.FloatRange(min=1e4, max=1e8),
+    type=click.FloatRange(min=2e5, max=2e7),
     default=2e6,
     show_default=True,
     help="Bytes a second that each line carries.",

@@ -94,6 +94,7 @@ async def congest(
         async with asyncio.TaskGroup() as group:
             sent = {way: _end_of(group, each) for way, each in plants.items()}
             received = {way: _end_of(group, each) for way, each in controls.items()}
+            _end_of(group, line)
             for plant in plants.values():
                 plant.order("go")
             await _watch(settings, controls, show)
@@ -106,7 +107,7 @@ async def congest(
                     controls[way].order("drain", made=said["made"], since=since, until=said["ended"])
                 for way in ways:
                     await received[way]
-        line.order("close")
+            line.order("close")
         return {way: figures_of(sent[way].result(), received[way].result()) for way in ways}
 
 

@@ -1,13 +1,17 @@
 """Laws about `nexus demo congestion`: real processes, a slow line, and what it says at its end."""
 
 import json
+import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import psutil
 import pytest
 
 from nexus.cli.demo._congestion_relay import SlowLine
@@ -17,9 +21,30 @@ LIMIT = 45.0
 """Seconds that any run may take."""
 
 
-def demo(*options: str) -> "subprocess.CompletedProcess[str]":
+def demo(*options: str) -> subprocess.CompletedProcess[str]:
     """Run a demo to its end."""
     return subprocess.run([*DEMO, *options], capture_output=True, text=True, timeout=LIMIT, check=False)
+
+
+@contextmanager
+def running(*options: str) -> Iterator[subprocess.Popen[str]]:
+    """Start a demo, wait until it shows something, and see that it is gone at the end."""
+    with subprocess.Popen(
+        [*DEMO, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as run:
+        try:
+            assert run.stdout is not None
+            run.stdout.readline()
+            yield run
+        finally:
+            run.kill()
+
+
+def parts_of(run: subprocess.Popen[str]) -> list[psutil.Process]:
+    """List the five processes of a demo, in the order of their start."""
+    parts: list[psutil.Process] = psutil.Process(run.pid).children()
+    assert len(parts) == 5
+    return sorted(parts, key=lambda each: each.pid)
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +80,29 @@ def test_ends_with_the_two_waiting_times() -> None:
     assert lines[0].startswith("1.0 s | plain TCP: alarms ")
     assert lines[-2].startswith("plain TCP: ")
     assert lines[-1].startswith("link:      ")
+
+
+def test_interrupt_ends_the_flood_early() -> None:
+    """The first Ctrl-C is a short demo: all that was under way arrives, status 0, no process left."""
+    with running("congestion", "--seconds", "600") as run:
+        parts = parts_of(run)
+        run.send_signal(signal.SIGINT)
+        out, err = run.communicate(timeout=LIMIT)
+        assert (run.returncode, err) == (0, "")
+        assert out.count("✓") == 2
+    assert psutil.wait_procs(parts, timeout=LIMIT)[1] == []
+
+
+@pytest.mark.parametrize("which", [2, 4], ids=["relay", "plant"])
+def test_lost_process_is_an_error(which: int) -> None:
+    """When a process dies, the command says which, ends the others, and fails."""
+    with running("congestion", "--seconds", "600") as run:
+        parts = parts_of(run)
+        parts[which].kill()
+        _, err = run.communicate(timeout=LIMIT)
+        assert run.returncode == 1
+        assert f"(pid {parts[which].pid}) ended with status -9 before 'end'" in err
+    assert psutil.wait_procs(parts, timeout=LIMIT)[1] == []
 
 
 def test_options_go_behind_the_subcommand() -> None:
