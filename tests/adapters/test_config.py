@@ -346,7 +346,7 @@ def test_line_of_an_option_in_a_table_in_a_table(
     ("name", "content", "says"),
     [
         ("a.toml", b"x = 1\ny = = 2", ":2: not TOML"),
-        ("a.json", b'{"x": 1,\n}', ":2: "),
+        ("a.json", b'{"x": 1\n"y"}', ":2: "),
         ("a.json", b"[" * 100_000, ": not to be read"),
         ("a.json", b"[1]", ": found list, allowed: a table of options"),
         ("a.yaml", b"a: [1", ":1: not YAML"),

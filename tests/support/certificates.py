@@ -55,6 +55,21 @@ class Authority:
         self.certificate = (
             self._builder(self.name, self.name, self.key, now - DAY, now + DAY)
             .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(self.key.public_key()), critical=False)
+            .add_extension(
+                x509.KeyUsage(
+                    digital_signature=False,
+                    content_commitment=False,
+                    key_encipherment=False,
+                    data_encipherment=False,
+                    key_agreement=False,
+                    key_cert_sign=True,
+                    crl_sign=True,
+                    encipher_only=False,
+                    decipher_only=False,
+                ),
+                critical=True,
+            )
             .sign(self.key, hashes.SHA256())
         )
         self.file = str(folder / f"{name}.pem")
@@ -86,11 +101,16 @@ class Authority:
         subject = _name("localhost")
         issuer = subject if self_signed else self.name
         builder = self._builder(subject, issuer, key, now + begin, now + end)
+        signer = key if self_signed else self.key
+        # Without it Python from 3.13 up trusts a certificate no more, in its default contexts.
+        builder = builder.add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False
+        )
         if hosts:
             builder = builder.add_extension(
                 x509.SubjectAlternativeName([_host(host) for host in hosts]), False
             )
-        certificate = builder.sign(key if self_signed else self.key, hashes.SHA256())
+        certificate = builder.sign(signer, hashes.SHA256())
         if sha1:
             certificate = self._sign_anew(certificate)
         cert_file, key_file = self.folder / f"{name}.crt", self.folder / f"{name}.key"
