@@ -121,6 +121,12 @@ class End:
         if not self._is_shared:
             await close_context(self.context, linger)
 
+    def cut(self) -> None:
+        """Close it at once, with all that libzmq holds."""
+        self._close_all(0)
+        if not self._is_shared:
+            self.context.term()
+
     def _close_all(self, linger: float) -> None:
         if self._timer is not None:
             self._timer.cancel()

@@ -95,14 +95,14 @@ class AdapterDialler:
         self._sessions = 0
 
     async def dial(self) -> Wire:
-        """Wait until both halves are connected, and begin a session.
+        """Wait until the receiver is connected, and begin a session.
 
         Raises:
             OpenError: one of them cannot be opened on this machine.
             LinkDown: one of them has failed for good.
         """
         await self.receiver.connected()
-        await self.sender.connected()
+        await self.sender.start()  # of a sender over UDP only sending tells whether somebody is there again
         self._sessions += 1
         return AdapterWire(self, self._sessions)
 

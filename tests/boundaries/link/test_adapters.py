@@ -2,85 +2,23 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from link_sides import COUNT, HASTE, break_off, sides, through_breaks
 from mosquitto import Mosquitto
 from null_modem import NullModem
 from real import free_port
 
-from nexus import AsyncEventNexus, Event
 from nexus.adapters.memory import MemoryConfig, MemoryReceiver, MemorySender
 from nexus.adapters.mqtt import MqttConfig, MqttReceiver, MqttSender
 from nexus.adapters.serial import SerialConfig, SerialReceiver, SerialSender
 from nexus.adapters.udp import UdpConfig, UdpReceiver, UdpSender
-from nexus.boundaries.link import Link, LinkLimits
+from nexus.boundaries.link import Link
 from nexus.boundaries.link._adapters import Part
 from nexus.errors import ConfigError
 from nexus.testing import virtual_time
-
-HASTE = LinkLimits(patience=0.1, heartbeat=0.2)
-COUNT = 2000
-
-
-class Sides:
-    """Two nexuses joined by a link that each of them has an end of, and what they got from each other."""
-
-    def __init__(self, one: Link, other: Link) -> None:
-        self.links = (one, other)
-        self.nexuses = tuple(AsyncEventNexus(name=name, maxsize=10_000) for name in ("one", "other"))
-        self.got: tuple[list[Any], list[Any]] = ([], [])
-        for nexus, link, got in zip(self.nexuses, self.links, self.got, strict=True):
-            nexus.register(link)
-            nexus.add_handler(f"from {nexus.name}", link)
-            far = "other" if nexus.name == "one" else "one"
-            nexus.add_handler(
-                f"from {far}", lambda event, got=got: got.append((event.priority, event.payload))
-            )
-
-    async def give(self, numbers: range) -> None:
-        """Give both sides events for the other one, of three priorities."""
-        for nexus in self.nexuses:
-            await nexus.ingest_many([Event(n, f"from {nexus.name}", n % 3, n) for n in numbers])
-
-    async def across(self) -> None:
-        """Wait until both have everything."""
-        for nexus, link in zip(self.nexuses, self.links, strict=True):
-            await nexus.drained()
-            assert await link.flushed(20)
-        for nexus in self.nexuses:
-            await nexus.drained()
-
-    def check(self, count: int) -> None:
-        """Hold what came against what was given: all, once, and in the order of its priority."""
-        for got in self.got:
-            assert len(got) == count
-            for priority in range(3):
-                mine = [number for found, number in got if found == priority]
-                assert mine == list(range(priority, count, 3))
-
-
-@asynccontextmanager
-async def sides(one: Link, other: Link) -> AsyncIterator[Sides]:
-    """Run both."""
-    it = Sides(one, other)
-    async with it.nexuses[0], it.nexuses[1]:
-        for link in it.links:
-            await link.connected(10)
-        yield it
-
-
-async def through_breaks(it: Sides, breaks: Callable[[], Awaitable[None]], times: int) -> None:
-    """Send events both ways while the transport is broken again and again, and see that all come."""
-    step = COUNT // times
-    for number in range(times):
-        await it.give(range(number * step, (number + 1) * step))
-        await breaks()
-    await it.across()
-    it.check(COUNT)
 
 
 def memory(there: str, here: str, **options: Any) -> Link:
@@ -103,9 +41,8 @@ async def test_an_end_that_begins_anew_is_followed() -> None:
     async with sides(memory("a", "b", limits=HASTE), memory("b", "a", limits=HASTE)) as it:
 
         async def breaks() -> None:
-            await it.links[1].aclose()
             await asyncio.sleep(0.3)
-            await it.links[1].start()
+            await break_off(it.links[1])
 
         await through_breaks(it, breaks, 5)
 
@@ -121,8 +58,7 @@ async def test_udp_carries_a_link() -> None:
     async with sides(end(*ports), end(*reversed(ports))) as it:
 
         async def breaks() -> None:
-            await it.links[1].aclose()
-            await it.links[1].start()
+            await break_off(it.links[1])
 
         await through_breaks(it, breaks, 5)
 
