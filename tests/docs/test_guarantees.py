@@ -16,6 +16,7 @@ from nexus import AsyncEventNexus, Event, errors
 from nexus.adapters.memory import MemoryConfig, MemoryReceiver, MemorySender
 from nexus.boundaries import AsyncEventBoundary
 from nexus.boundaries.inbound import InboundBoundary
+from nexus.boundaries.link import Link, LinkLimits
 from nexus.boundaries.outbound import OutboundBoundary
 from nexus.boundaries.zmq import ZmqEventReceiver, ZmqEventSender
 from nexus.testing import MemoryWire, Recorder, assert_ledger_balanced, assert_order, virtual_time
@@ -530,6 +531,64 @@ async def test_a_confirming_bridge_acknowledges_last() -> None:
             assert (await beyond.receive())[0] == 7
             await asyncio.sleep(1)
         assert receiver.acknowledged == [7]
+
+
+class Joined:
+    """Two nexuses with a link between them, over wires in memory."""
+
+    def __init__(self, *, far: int = 10_000, limits: LinkLimits | None = None) -> None:
+        self.near, self.far = AsyncEventNexus(name="near"), AsyncEventNexus(name="far", maxsize=far)
+        self.link = Link.over(self.dial, limits=limits)
+        self.beyond = Link.over(self.dial)
+        self.near.register(self.link)
+        self.far.register(self.beyond)
+        self.near.add_handler("a", self.link)
+        self.wires: list[MemoryWire] = []
+        self.second: asyncio.Future[MemoryWire] | None = None
+
+    async def dial(self) -> MemoryWire:
+        """Give the one side its end of a new wire when the other one wants its own."""
+        if self.second is None:
+            self.second = asyncio.get_running_loop().create_future()
+            return await self.second
+        here, there = MemoryWire.pair()
+        self.wires = [here, there]
+        self.second.set_result(there)
+        self.second = None
+        return here
+
+
+@virtual_time
+async def test_a_broken_link_between_nexuses_loses_nothing() -> None:
+    """However often the connection breaks, each event is handled once and in its order."""
+    it, recorder = Joined(), Recorder()
+    it.far.add_handler("a", recorder)
+    async with it.near, it.far:
+        for start in range(0, 1000, 100):
+            await it.near.ingest_many(made(*range(start, start + 100)))
+            await it.link.connected(60)
+            await asyncio.sleep(0)
+            it.wires[0].close()
+            await asyncio.sleep(0.01)
+        await recorder.wait_for(1000)
+    assert recorder.payloads == list(range(1000))
+
+
+@virtual_time
+async def test_a_full_nexus_beyond_a_link_holds_the_source_up() -> None:
+    """What the far nexus has no room for is held by the link up to its bound; then the source waits."""
+    it = Joined(far=10, limits=LinkLimits(maxsize=100))
+    it.far.add_handler("a", lambda event: asyncio.sleep(1))
+    async with it.near, it.far:
+        giving = asyncio.ensure_future(it.near.ingest_many(made(*range(11_000))))
+        await asyncio.sleep(60)
+        assert not giving.done()
+        assert it.link.counts.waiting == 100
+        assert it.far.queue.qsize() <= 10
+        giving.cancel()
+        await asyncio.wait([giving])
+        await it.far.stop(grace=0)
+        await it.near.stop(grace=0)
 
 
 KILLED = """
