@@ -8,7 +8,7 @@ import itertools
 import logging
 import secrets
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Self
 
 from nexus import (
@@ -27,6 +27,7 @@ from nexus.adapters._retry import Retry
 from nexus.adapters._safe import why
 from nexus.adapters._wire import Wire
 from nexus.boundaries.link._adapters import AdapterDialler
+from nexus.boundaries.link._chaos import Weather
 from nexus.boundaries.link._counts import LinkCounts
 from nexus.boundaries.link._ends import Dialler, Door, FunctionDialler, dialler_of, door_of
 from nexus.boundaries.link._frames import Hello, unpack
@@ -142,7 +143,14 @@ class Link(EventConsumer, EventProducer):
         return cls(dialler=FunctionDialler(dial), **options)
 
     @classmethod
-    def over_adapters(cls, sender: Sender[Any], receiver: Receiver[Any], **options: Any) -> Self:
+    def over_adapters(
+        cls,
+        sender: Sender[Any],
+        receiver: Receiver[Any],
+        *,
+        chaos: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Self:
         """Make one end of a link over two halves of `nexus.adapters`: a serial line, UDP, topics of a broker.
 
         The other side has two halves as well, the other way round; there are two sides and no more. The
@@ -152,12 +160,16 @@ class Link(EventConsumer, EventProducer):
         Args:
             sender: what this side sends with; a frame of the link goes in parts of its ``max_size``.
             receiver: what this side receives with; its ``max_size`` must be that of the other side's sender.
+            chaos: bad weather between the link and the halves, see `chaos`.
             options: see the class.
 
         Raises:
             ConfigError: they cannot carry any bytes at all; a serial line or TCP needs ``frame="length"``.
         """
-        return cls(dialler=AdapterDialler(sender, receiver), **options)
+        dialler: Dialler = AdapterDialler(sender, receiver)
+        if chaos is not None:
+            dialler = Weather.from_mapping(chaos).dialler(dialler)
+        return cls(dialler=dialler, **options)
 
     def __repr__(self) -> str:
         return f"<Link {self._connection.state.name} {self._connection.state.state}>"
