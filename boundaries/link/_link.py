@@ -35,7 +35,7 @@ from nexus.boundaries.link._line import Line
 from nexus.boundaries.link._peer import LinkBroken, LinkLimits, Peer
 from nexus.boundaries.link._peers import Peers
 from nexus.boundaries.link._rows import MAX_HOPS, Rows
-from nexus.errors import BadCall, BadEvent, QueueFull
+from nexus.errors import BadCall, BadEvent, NexusError, QueueFull
 
 __all__ = ["Link"]
 
@@ -257,10 +257,18 @@ class Link(EventConsumer, EventProducer):
         self._make_room()
 
     async def aclose(self) -> None:
-        """Close, and wait for the end."""
-        self.close()
-        if self._task is not None:
-            await asyncio.wait([self._task])
+        """Send what is held, for at most `LinkLimits.flush_timeout` seconds; close, and wait for the end.
+
+        A listener waits only for those that are connected. Cancelled, it closes at once.
+        """
+        try:
+            if self._task is not None and not self._task.done():
+                dials = self._door is None
+                await self._flush(self.limits.flush_timeout, lambda peer: dials or peer in self._lines)
+        finally:
+            self.close()
+            if self._task is not None:
+                await asyncio.wait([self._task])
 
     async def flushed(self, timeout: float | None = None) -> bool:
         """Wait until everything is accepted on the other side.
@@ -271,9 +279,12 @@ class Link(EventConsumer, EventProducer):
         Returns:
             False if the time was up before.
         """
+        return await self._flush(timeout, lambda _: True)
+
+    async def _flush(self, timeout: float | None, concerns: Callable[[Peer], bool]) -> bool:
         try:
             async with asyncio.timeout(timeout):
-                while any(len(peer.outflow) for peer in self._peers):
+                while any(len(peer.outflow) and concerns(peer) for peer in self._peers):
                     await self._wait_for_room()
         except TimeoutError:
             return False
@@ -429,6 +440,7 @@ class Link(EventConsumer, EventProducer):
             raise
         finally:
             del self._lines[peer]
+            self._make_room()  # whoever flushes need not wait for this one
             if self._door is not None and not self._lines:
                 self._connection.connecting()
 
@@ -470,8 +482,13 @@ class Link(EventConsumer, EventProducer):
             line.pushed(reply.priority)
 
     def _give(self, events: deque[Event[Any]]) -> int:
-        """Give events from the front for as long as there is room; return how many."""
+        """Give events from the front for as long as there is room; return how many.
+
+        A nexus that stops takes none; its link goes on until what it holds is sent.
+        """
         assert self._nexus is not None
+        if self._nexus.queue.closed is not None:
+            return 0
         before = len(events)
         self._nexus.queue.give(events)
         count = before - len(events)
@@ -480,7 +497,15 @@ class Link(EventConsumer, EventProducer):
 
     async def _give_when_room(self, event: Event[Any]) -> None:
         assert self._nexus is not None
-        await self._nexus.queue.wait_for_room(event)
+        queue = self._nexus.queue
+        try:
+            if queue.closed is None:
+                await queue.wait_for_room(event)
+        except NexusError:
+            if queue.closed is None:
+                raise
+        if queue.closed is not None:
+            await asyncio.Event().wait()  # not accepted: it comes again, in the next life
         self._received += 1
 
     def _leave_out(self, reason: str) -> None:

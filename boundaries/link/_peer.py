@@ -60,6 +60,8 @@ class LinkLimits:
     oldest of the lane is given up and counted."""
     forget_after: float = 60.0
     """Seconds after which a listener gives up another side that is away and in the way of the others."""
+    flush_timeout: float = 5.0
+    """Seconds for which a link that closes goes on sending what it holds; a nexus that stops may allow less."""
     max_peers: int = 64
     """Others that a listener knows, connected or not."""
     patience: float = 1.0
@@ -102,6 +104,10 @@ class Peer:
         self._asked = 0.0
         self._again = 0.0
         """When to say hello once more, or to ask whether a grant was lost."""
+        self._said = 0.0
+        """When the own hello went last."""
+        self._is_known = False
+        """Whether the other side has shown, by anything but a hello, that it has heard the own one."""
         self._lanes: tuple[tuple[int, int], ...] = ()
         self._is_open = False
         self.away_since = 0.0
@@ -131,6 +137,8 @@ class Peer:
     def opened(self, now: float) -> None:
         """Begin a connection."""
         self._is_open = True
+        self._is_known = False
+        self._said = now
         self.hello = None
         self._heard = self._asked = now
         self.outflow.opened()
@@ -157,10 +165,11 @@ class Peer:
         if isinstance(frame, Bye):
             raise LinkBroken(f"the other side ends the connection: {frame.reason}")
         if isinstance(frame, Hello):
-            self._greet(frame)
+            self._greet(frame, now)
             return None
         if self.hello is None or self._inflow is None:
             raise LinkBroken(f"the first frame is a hello, not {type(frame).__name__}")
+        self._is_known = True
         match frame:
             case Events():
                 rows = self._inflow.received(frame)
@@ -189,6 +198,7 @@ class Peer:
         if self.hello is None or self._inflow is None:
             if now >= self._again:
                 self._again = now + self.limits.patience
+                self._said = now
                 yield pack(self._own_hello())
             return
         ack = self._inflow.ack()
@@ -217,6 +227,8 @@ class Peer:
     def next_time(self) -> float:
         """The moment at which to call `check` and `output` at the latest."""
         beat = self.limits.heartbeat
+        if self.hello is None:
+            return min(self._heard + DEAD_AFTER * beat, self._again)
         return min(max(self._heard, self._asked) + beat, self.outflow.next_time, self._again)
 
     def _reply(self, answer: bytes) -> None:
@@ -226,11 +238,16 @@ class Peer:
     def _own_hello(self) -> Hello:
         return Hello(*self._who(), self._source, self._lanes, self._token)
 
-    def _greet(self, hello: Hello) -> None:
+    def _greet(self, hello: Hello, now: float) -> None:
         if self.hello is not None:
             if hello != self.hello:
                 raise LinkBroken("another hello on the same connection")
-            self._reply(pack(self._own_hello()))  # it has not heard ours
+            # It has not heard ours, or this is a copy: two who answered each would never come to an end.
+            if not self._is_known and now - self._said >= self.limits.patience / 2:
+                self._said = now
+                self._reply(pack(self._own_hello()))
+                if self._inflow is not None:
+                    self._inflow.tell_all()  # which shows that we have heard it
             return
         if not hmac.compare_digest(hello.token.encode(), self._token.encode()):
             raise LinkBroken("the other side does not know the token")

@@ -97,6 +97,25 @@ def test_questions_nobody_fetches_answers_to_take_no_memory() -> None:
     assert len(list(peer.output(0.0))) < 50
 
 
+@pytest.mark.parametrize("copies", [1, 2, 5])
+def test_hellos_that_come_twice_start_no_talk_without_end(copies: int) -> None:
+    """Copies of a hello are not answered for ever: in one moment the two have soon said all."""
+    one, two = (Peer(lambda: ("me", "me"), source, LIMITS) for source in "ab")
+    for peer in (one, two):
+        peer.opened(0.0)
+    wires = [copies * list(one.output(0.0)), copies * list(two.output(0.0))]
+    for now in (0.0, 0.7, 1.4):
+        said = 0
+        while any(wires) and said < 100:
+            for at, peer in ((0, two), (1, one)):
+                while wires[at]:
+                    said += 1
+                    peer.feed(wires[at].pop(0), now)
+                wires[1 - at] += peer.output(now)
+        assert said < 30
+        wires = [[pack(one._own_hello())] * copies, [pack(two._own_hello())] * copies]
+
+
 def nested(levels: int) -> Any:
     """Make lists within lists."""
     found: Any = 1
