@@ -104,6 +104,7 @@ class Line:
             async with asyncio.TaskGroup() as group:
                 self._group = group
                 writing = group.create_task(self._write(), name="link.write")
+                group.create_task(self._watch(), name="link.watch")
                 for frames in first or ():
                     self._take(frames)
                 while True:
@@ -170,6 +171,12 @@ class Line:
             if not batch.events:
                 waiting.popleft()
         del self._pending[priority]
+
+    async def _watch(self) -> None:
+        """Notice that the other side is silent, also while it takes nothing and the writer waits."""
+        while True:
+            await asyncio.sleep(self._peer.limits.heartbeat)
+            self._peer.check(asyncio.get_running_loop().time())
 
     async def _write(self) -> None:
         """Send what may go, whenever there may be something."""

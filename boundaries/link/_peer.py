@@ -61,7 +61,7 @@ class LinkLimits:
     forget_after: float = 60.0
     """Seconds after which a listener gives up another side that is away and in the way of the others."""
     flush_timeout: float = 5.0
-    """Seconds for which a link that closes goes on sending what it holds; a nexus that stops may allow less."""
+    """Seconds for which a link that closes goes on sending what it holds; a stop may allow less."""
     max_peers: int = 64
     """Others that a listener knows, connected or not."""
     patience: float = 1.0

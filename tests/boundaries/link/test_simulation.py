@@ -11,6 +11,7 @@ import pytest
 from nexus import AsyncEventNexus, DropOldest, Event, LatestByKey
 from nexus.adapters._retry import Retry, Waits
 from nexus.boundaries.link import Link, LinkLimits
+from nexus.boundaries.link._frames import Ack, Hello, pack
 from nexus.testing import MemoryWire, assert_ledger_balanced, run, virtual_time
 
 
@@ -115,6 +116,31 @@ async def test_a_stop_in_a_flood_loses_nothing_either_way() -> None:
         counts = pair.there.counts
         assert pair.here.counts.received == len(pair.got_back) == counts.accepted
         assert counts.accepted + counts.waiting == counts.taken == 5000
+
+
+@virtual_time
+async def test_a_side_that_takes_nothing_is_noticed() -> None:
+    """One that says hello, grants much and then neither reads nor speaks is soon given up."""
+    here, there = MemoryWire.pair(capacity=1)
+    wires = [here]
+
+    async def dial() -> MemoryWire:
+        if not wires:
+            raise ConnectionRefusedError("no more")
+        return wires.pop()
+
+    nexus, link = AsyncEventNexus(), Link.over(dial, limits=LinkLimits(flush_timeout=0))
+    nexus.register(link)
+    nexus.add_handler("out", link)
+    async with nexus:
+        for frame in (Hello("x", "x", "x"), Ack(8192)):
+            await there.send([pack(frame)])
+            await asyncio.sleep(0.1)
+        assert link.link.state == "up"
+        await nexus.ingest_many(out(3000))
+        await asyncio.sleep(8.5)
+        assert link.link.state != "up"
+        assert link.counts.waiting == 3000
 
 
 async def weathered(seed: int, rounds: int) -> str:
