@@ -1,6 +1,7 @@
 """Hostile frames, and two whole peers against each other whatever the wire does."""
 
 import math
+import os
 import random
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from memory_use import resident
 from mutation import Mutator
 
 from nexus import Event
@@ -85,6 +87,15 @@ def test_hostile_frames_only_break_the_connection(seed: int) -> None:
     assert found["broken"] > 500
     assert found["arrived"] > 50
     assert found["most_held"] <= 64 * LIMITS.most_window
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_million_hostile_frames() -> None:
+    """The long form, from NEXUS_SEED."""
+    memory = resident()
+    fuzz_peers(os.environ.get("NEXUS_SEED", "0"), 1_000_000)
+    assert resident() - memory < 64 << 20
 
 
 def test_questions_nobody_fetches_answers_to_take_no_memory() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import os
 import random
 from collections import Counter
 from typing import Any
@@ -214,6 +215,15 @@ async def weathered(seed: int, rounds: int) -> str:
         found = far.stats().types[type_]
         assert found.ingested == count == found.handled + found.dropped, type_
     return hashlib.sha256(repr((pair.got, pair.got_back, counts)).encode()).hexdigest()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_weather_of_many_seeds_changes_no_account() -> None:
+    """The long form: a thousand seeds from NEXUS_SEED on."""
+    first = int(os.environ.get("NEXUS_SEED", "0")) * 1000
+    for seed in range(first, first + 1000):
+        run(weathered(seed, 60))
 
 
 @pytest.mark.parametrize("seed", range(6))
