@@ -112,7 +112,7 @@ async def test_garbage_costs_who_sends_it() -> None:
         with zmq.Context() as context, context.socket(zmq.DEALER) as bad:
             bad.linger = 0
             bad.connect(f"tcp://127.0.0.1:{port}")
-            for message in ([b""], [b"\0"], [b"\1"], [b"\2\0"], [HELLO], [b"x"] * 9, [HELLO, b"\xff"]):
+            for message in ([b""], [b"\0"], [b"\1"], [b"\2\0"], [HELLO[:-9]], [b"x"] * 9, [b"\xff"]):
                 bad.send_multipart(message)
             await it.give(range(300))
             await it.across()
