@@ -39,7 +39,7 @@ def command(
     with a Link.
 
     The plain sender keeps priorities too, but only up to the socket: whatever the systems at both ends of the
-    line take into their buffers, which are as the systems make them, goes before an alarm. The link has only
+    line take into their buffers goes before an alarm, and how much that is they decide. The link has only
     as much on its way as control has granted.
 
     Waiting times are from the making of an alarm in the plant to its handler in control. At the end
