@@ -21,10 +21,11 @@ from nexus.adapters._safe import why
 from nexus.adapters._url import Url
 from nexus.adapters._wire import Wire
 from nexus.adapters._zmq_config import ZmqConfig
+from nexus.adapters._zmq_curve import Curve
 from nexus.adapters._zmq_end import End
 from nexus.boundaries.link._ends import HELLO, MakeDoor
 from nexus.boundaries.link._frames import MAX_FRAME
-from nexus.errors import BadCall, ConfigError
+from nexus.errors import BadCall, ConfigError, LinkDown
 
 __all__ = ["DealerWire", "RouterWire", "ZmqDialler", "ZmqDoor", "dialler", "door"]
 
@@ -103,6 +104,7 @@ class ZmqDialler:
 
         Raises:
             LinkDown: there is nobody, or the keys will not do.
+            TimeoutError: there is no answer.
         """
         config = self._config
         connection = Connection(self.name)
@@ -111,15 +113,21 @@ class ZmqDialler:
         following = asyncio.get_running_loop().create_task(end.run(), name=f"link.follow[{self.name}]")
         wire = DealerWire(end, following)
 
+        up = asyncio.get_running_loop().create_future()
+
         def changed(state: LinkState) -> None:
             if state.state == "down":
-                connection.failed(state.error or "the connection is gone")
                 wire.lost()
+            if state.state in ("up", "down") and not up.done():
+                up.set_result(state)
 
         connection.listen(changed)
         try:
             end.open()
-            await connection.wait_up(config.connect_timeout + config.handshake_timeout)
+            async with asyncio.timeout(config.connect_timeout + config.handshake_timeout):
+                state = await up
+            if state.state == "down":
+                raise LinkDown(f"{self.name}: {state.error}")
         except BaseException:
             wire.close()
             raise
@@ -304,13 +312,26 @@ class ZmqDoor:
 
 
 def dialler(url: Url, options: Mapping[str, Any]) -> ZmqDialler:
-    """Make what connects there."""
-    return ZmqDialler(_config(url, options))
+    """Make what connects there.
+
+    Raises:
+        ConfigError: an option or a key is wrong.
+    """
+    config = _config(url, options)
+    Curve.read(config.curve_secret, config.curve_server, binds=False)  # now, and not at the first try
+    if config.curve_clients:
+        raise ConfigError(f"{url.place}: found curve_clients, allowed: at the end that listens")
+    return ZmqDialler(config)
 
 
 def door(url: Url, options: Mapping[str, Any]) -> MakeDoor:
-    """Make what listens there."""
+    """Make what listens there.
+
+    Raises:
+        ConfigError: an option or a key is wrong.
+    """
     config = _config(url, options)
+    Curve.read(config.curve_secret, config.curve_server, binds=True)
     return lambda _: ZmqDoor(config)
 
 

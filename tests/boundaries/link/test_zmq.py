@@ -1,6 +1,7 @@
 """Links over real ZMQ sockets: many peers at one door, connections that break, keys, and full peers."""
 
 import asyncio
+import os
 from typing import Any
 
 import pytest
@@ -37,7 +38,6 @@ async def test_all_crosses_though_the_door_closes() -> None:
     async with sides(*pair()) as it:
 
         async def breaks() -> None:
-            await asyncio.sleep(0.01)
             await break_off(it.links[1])
 
         await through_breaks(it, breaks, 5)
@@ -135,6 +135,32 @@ async def test_keys_let_in_and_keep_out() -> None:
             await it.across()
             assert stranger.link.ups == 0
         it.check(300)
+
+
+@pytest.mark.parametrize("options", [{"curve_server": "x"}, {"curve_secret": "x"}, {"curve_clients": ("x",)}])
+def test_wrong_keys_are_refused_at_once(options: dict[str, Any]) -> None:
+    """An end that connects says at once, and not at its first try, that its keys will not do."""
+    with pytest.raises(ConfigError, match="curve"):
+        Link.connect("zmq+tcp://127.0.0.1:1", **options)
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs /proc/self/fd")
+async def test_tries_in_vain_leave_nothing_behind() -> None:
+    """While nobody listens each try gives back what it took, and once somebody does there is a link."""
+    caller, door = pair()
+    near, far = AsyncEventNexus(name="near"), AsyncEventNexus(name="far")
+    near.register(caller)
+    far.register(door)
+    async with near:
+        counts = []
+        for tries in (3, 6):
+            async with asyncio.timeout(10):
+                while caller.link.attempts < tries:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+            counts.append(len(os.listdir("/proc/self/fd")))
+        assert abs(counts[1] - counts[0]) < 20
+        async with far:
+            await caller.connected(10)
 
 
 async def test_a_door_beyond_loopback_needs_keys() -> None:
