@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import logging
 import random
+import secrets
 from enum import Enum
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -93,8 +94,8 @@ class AsyncEventNexus(EventDispatcher, Intake, EventFactory):
         if not grace >= 0:
             raise ValueError(f"grace must be 0 seconds or more, not {grace!r}")
         self.name = name
-        self.domain = f"{name}#{next(_numbers)}"
-        """A name no other nexus of this process has."""
+        self.domain = f"{name}#{next(_numbers)}-{secrets.token_hex(4)}"
+        """A name no other nexus has, in whatever process: by it events that go in circles are found."""
         self.grace = grace
         self.rng = rng or random.Random()
         self.queue = AsyncEventPriorityQueue(

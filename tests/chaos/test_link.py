@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import signal
 import sys
 from collections import Counter
@@ -10,6 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from real import free_port
 
 from nexus import AsyncEventNexus, Event
@@ -171,6 +173,20 @@ async def test_a_stopped_process(tmp_path: Path) -> None:
         await nexus.drained()
         assert await link.flushed(WAIT)
     all_once(path, 20_000)
+
+
+async def test_two_processes_of_one_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nexuses of two processes that have the same name are two: nothing is taken to go in circles."""
+    path, port = tmp_path / "handled", free_port()
+    monkeypatch.setattr("nexus._nexus._numbers", itertools.count(1))  # as in the other process
+    nexus, link = AsyncEventNexus(name="far"), Link.connect(f"tcp://127.0.0.1:{port}", name="near")
+    nexus.register(link)
+    nexus.add_handler("t", link)
+    async with far_side(port, path), nexus:
+        await nexus.ingest_many(Event(n, "t", 0, n, headers={"a": n}) for n in range(100))
+        await nexus.drained()
+        assert await link.flushed(WAIT)
+    assert handled(path) == {0: list(range(100))}
 
 
 async def test_a_killed_process(tmp_path: Path) -> None:
