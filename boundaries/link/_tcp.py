@@ -92,7 +92,11 @@ class TcpWire:
 
     def close(self) -> None:
         """End the connection at once; what the system has still goes."""
-        self._stream.transport.close()
+        transport = self._stream.transport
+        if transport.get_write_buffer_size():
+            transport.abort()  # the other side takes nothing, and closing would wait for it
+        else:
+            transport.close()
 
 
 class TcpDialler:

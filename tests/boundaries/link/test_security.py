@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -14,7 +15,8 @@ from real import require
 
 from nexus import AsyncEventNexus, Event
 from nexus.boundaries.link import Link, LinkLimits
-from nexus.boundaries.link._frames import Hello, Ping, pack
+from nexus.boundaries.link._frames import Ack, Hello, Ping, pack
+from nexus.boundaries.link._tcp import TcpWire
 from nexus.errors import ConfigError, LinkDown, NexusError
 
 WAIT = 20.0
@@ -180,6 +182,30 @@ async def test_strangers_who_say_nothing_are_dropped() -> None:
         await crosses(nexus, server, "after")
         assert resident() - before < 32 << 20
         assert server.link.counts.peers == 1
+
+
+async def test_a_side_that_reads_nothing_is_let_go() -> None:
+    """One that grants much and reads nothing is cut, and no half-closed connection stays behind."""
+    gone = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        writer.write(hello("deaf") + framed(pack(Ack(8192))))
+        await gone.wait()
+        writer.transport.abort()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    limits = LinkLimits(heartbeat=0.3, flush_timeout=0)
+    async with server:
+        async with client(server.sockets[0].getsockname()[1], limits=limits) as (nexus, link):
+            await link.connected(WAIT)
+            down = asyncio.Event()
+            link.on_link(lambda state: down.set() if state.state == "down" else None)
+            await nexus.ingest_many(Event(n, "t", 0, "x" * 5000) for n in range(8000))
+            await asyncio.wait_for(down.wait(), WAIT)
+        transports = [each for each in gc.get_objects() if isinstance(each, TcpWire)]
+        assert not any(each._stream.transport.get_write_buffer_size() for each in transports)
+        gone.set()
 
 
 async def test_a_name_is_taken_by_one_at_a_time() -> None:
