@@ -152,7 +152,8 @@ def nested(levels: int) -> Any:
 )
 def test_what_no_other_side_would_read_is_never_sent(odd: dict[str, Any]) -> None:
     """An event that would end every connection it is sent on is refused where it is given."""
-    event = Event(**({"id": 1, "type": "t", "priority": 0, "payload": None} | odd))
+    fields: dict[str, Any] = {"id": 1, "type": "t", "priority": 0, "payload": None} | odd
+    event: Event[Any] = Event(**fields)
     with pytest.raises(PackerError):
         Rows().pack(event, 0.0)
 

@@ -137,7 +137,7 @@ async def test_a_side_that_takes_nothing_is_noticed() -> None:
         for frame in (Hello("x", "x", "x"), Ack(8192)):
             await there.send([pack(frame)])
             await asyncio.sleep(0.1)
-        assert link.link.state == "up"
+        await link.connected(1)
         await nexus.ingest_many(out(3000))
         await asyncio.sleep(8.5)
         assert link.link.state != "up"
