@@ -297,6 +297,14 @@ class Link(EventConsumer, EventProducer):
 
         Raises what `handle` raises.
         """
+        if event._meta is None and len(self._lines) == len(self._peers) == 1:
+            # The short way: one other side, connected, and an event without anything but its four fields.
+            ((peer, line),) = self._lines.items()
+            if peer.outflow.push(event.priority, self._rows.pack(event, 0.0)):
+                self._taken += 1
+                line.pushed(event.priority)
+                return True
+            return False
         targets = self._targets(event)
         if targets is None:
             return False
