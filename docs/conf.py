@@ -109,8 +109,8 @@ def is_foreign(name: str) -> bool:
 UNNAMED = {
     *("Any", "Callable", "Self", "P", "P_co", "H", "T", "Ts", "NamedEventTypeVar", "NamedEventClass"),
     *("AnySocket", "Binding", "HasStats", "Ledger", "Route", "_Inode", "_Way"),
-    *("Adapted", "CommonConfig", "Convert", "Dialler", "Connection", "Disk", "Door", "Framer", "Line", "Login", "OnLink", "OptionRow"),
-    *("Overflow", "Stream", "T_co", "T_contra"),
+    *("Adapted", "CommonConfig", "Convert", "Dialler", "Disk", "Framer", "Line", "Login", "MakeDoor"),
+    *("OnLink", "OptionRow", "Overflow", "Stream", "T_co", "T_contra"),
     *("DeadLetterHandler", "ErrorHandler", "OnBad", "Stopping", "Wire", "limit=...)"),
 }
 

@@ -29,7 +29,7 @@ from nexus.adapters._wire import Wire
 from nexus.boundaries.link._adapters import AdapterDialler
 from nexus.boundaries.link._chaos import Weather
 from nexus.boundaries.link._counts import LinkCounts
-from nexus.boundaries.link._ends import Dialler, Door, FunctionDialler, dialler_of, door_of
+from nexus.boundaries.link._ends import Dialler, FunctionDialler, MakeDoor, dialler_of, door_of
 from nexus.boundaries.link._frames import Hello, unpack
 from nexus.boundaries.link._line import Line
 from nexus.boundaries.link._peer import LinkBroken, LinkLimits, Peer
@@ -73,7 +73,7 @@ class Link(EventConsumer, EventProducer):
         self,
         *,
         dialler: Dialler | None = None,
-        door: Callable[[Connection], Door] | None = None,
+        door: MakeDoor | None = None,
         name: str | None = None,
         limits: LinkLimits | None = None,
         types: Iterable[type[NamedEvent[Any]]] = (),
@@ -299,10 +299,10 @@ class Link(EventConsumer, EventProducer):
         """
         if event._meta is None and len(self._lines) == len(self._peers) == 1:
             # The short way: one other side, connected, and an event without anything but its four fields.
-            ((peer, line),) = self._lines.items()
-            if peer.outflow.push(event.priority, self._rows.pack(event, 0.0)):
+            ((only, its_line),) = self._lines.items()
+            if only.outflow.push(event.priority, self._rows.pack(event, 0.0)):
                 self._taken += 1
-                line.pushed(event.priority)
+                its_line.pushed(event.priority)
                 return True
             return False
         targets = self._targets(event)
