@@ -103,13 +103,16 @@ def is_foreign(name: str) -> bool:
     """Say whether a name is of Python or another library, or one of signatures that nobody imports."""
     root, _, _ = name.partition(".")
     last = name.rpartition(".")[2]
-    return root in sys.stdlib_module_names or root == "zmq" or hasattr(builtins, name) or last in UNNAMED
+    if root in sys.stdlib_module_names or root == "zmq" or hasattr(builtins, name):
+        return True
+    return name in UNNAMED or last in UNNAMED
 
 
 UNNAMED = {
     *("Any", "Callable", "Self", "P", "P_co", "H", "T", "Ts", "NamedEventTypeVar", "NamedEventClass"),
     *("AnySocket", "Binding", "HasStats", "Ledger", "Route", "_Inode", "_Way"),
-    *("Adapted", "CommonConfig", "Convert", "Dialler", "Disk", "Framer", "Line", "Login", "MakeDoor"),
+    *("Adapted", "CommonConfig", "Convert", "Dialler", "Disk", "Door", "Framer", "Line", "Login", "MakeDoor"),
+    "nexus.adapters._link.Link",  # what keeps a connection, and not the link of nexus.boundaries
     *("OnLink", "OptionRow", "Overflow", "Stream", "T_co", "T_contra"),
     *("DeadLetterHandler", "ErrorHandler", "OnBad", "Stopping", "Wire", "limit=...)"),
 }
