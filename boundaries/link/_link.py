@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import itertools
 import logging
 import secrets
 from collections import deque
@@ -41,8 +40,6 @@ __all__ = ["Link"]
 
 logger = logging.getLogger(__name__)
 
-_numbers = itertools.count(1)
-
 HELLO_TIMEOUT = 5.0
 """Seconds within which whoever connects must say who it is."""
 
@@ -60,7 +57,8 @@ class Link(EventConsumer, EventProducer):
     Use `connect`, `listen` or `over` to make one.
 
     Args:
-        name: of this end, for logs and the way back of replies.
+        name: of this end, by which the other one knows it again, also in another process; None for one that is
+            made up.
         limits: bounds and timing.
         types: classes of named events that arrive as what they were.
         token: a secret that both sides must know; empty for none.
@@ -81,7 +79,7 @@ class Link(EventConsumer, EventProducer):
     ) -> None:
         super().__init__()
         place = dialler.name if dialler is not None else "listener"
-        self.name = name or f"link{next(_numbers)}"
+        self.name = name or f"link-{secrets.token_hex(4)}"
         self.limits = limits or LinkLimits()
         self._connection = Connection(f"{self.name} {place}", Retry())
         self._dialler = dialler
