@@ -57,8 +57,8 @@ class Link(EventConsumer, EventProducer):
     Use `connect`, `listen` or `over` to make one.
 
     Args:
-        name: of this end, by which the other one knows it again, also in another process; None for one that is
-            made up.
+        name: of this end, by which the other one knows it again, also in another process; None for one that
+            is made up.
         limits: bounds and timing.
         types: classes of named events that arrive as what they were.
         token: a secret that both sides must know; empty for none.
