@@ -141,7 +141,7 @@ class LeavesMemory(MemoryPair):
     """Keeps what it has sent."""
 
     async def ready(self, sender: Any, receiver: Any) -> None:
-        KEPT.append(bytes(b"x" * 2**20))
+        KEPT.append(bytes(b"x" * 8 * 2**20))  # all together more than a heap may have free
         await super().ready(sender, receiver)
 
 
