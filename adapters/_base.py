@@ -6,7 +6,6 @@ from nexus.adapters._link import Link, LinkState, OnLink
 from nexus.adapters._outbox import Outbox, OutItem, SendOverflow
 from nexus.adapters._receiver import Meta, OnBad, Receiver
 from nexus.adapters._retry import Again, Retry
-from nexus.adapters._safe import why as reason
 from nexus.adapters._sender import Sender
 
 __all__ = [
@@ -28,5 +27,4 @@ __all__ = [
     "Retry",
     "SendOverflow",
     "Sender",
-    "reason",
 ]

@@ -8,12 +8,13 @@ import os
 from typing import Any, TypeVar
 
 from nexus.adapters import _file_cursor as cursor
-from nexus.adapters._base import Meta, OnBad, Receiver, reason
+from nexus.adapters._base import Meta, OnBad, Receiver
 from nexus.adapters._file_config import FileConfig
 from nexus.adapters._file_cursor import Progress
 from nexus.adapters._file_disk import open_regular
 from nexus.adapters._file_replay import Replay
 from nexus.adapters._file_tail import Place, Tail, line_meta
+from nexus.adapters._safe import why
 from nexus.adapters._thread import Worker
 from nexus.adapters.packing import CSVUnpacker, Unpacker
 from nexus.errors import LinkDown, OpenError
@@ -130,7 +131,7 @@ class FileReceiver(Receiver[T]):
             try:
                 more = await self._worker.call(replay.step)
             except (OSError, EOFError) as exc:
-                raise LinkDown(f"{self.name} cannot be read any further: {reason(exc)}") from exc
+                raise LinkDown(f"{self.name} cannot be read any further: {why(exc)}") from exc
             await self._hand_over(replay)
         self._replayed = 0
 

@@ -9,11 +9,12 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from nexus.adapters._base import Sender, SendOverflow, reason
+from nexus.adapters._base import Sender, SendOverflow
 from nexus.adapters._file_config import NAME, FileConfig
 from nexus.adapters._file_disk import Disk, Folder, open_regular
 from nexus.adapters._file_names import Names, zone
 from nexus.adapters._file_writer import Batch, Plan, Writer
+from nexus.adapters._safe import why
 from nexus.adapters._thread import Worker
 from nexus.adapters.packing import CSVPacker, JSONPacker, Packer, TextPacker
 from nexus.errors import OpenError, PackerError
@@ -171,7 +172,7 @@ class FileSender(Sender[T]):
                 async with asyncio.timeout(bound + 1):
                     await self._worker.call(writer.close, loop.time() + bound)
         except (OSError, TimeoutError) as exc:
-            logger.warning("%s was not closed as it should: %s", self.name, reason(exc))
+            logger.warning("%s was not closed as it should: %s", self.name, why(exc))
         finally:
             self._worker.shutdown()
             if self._folder is not None:

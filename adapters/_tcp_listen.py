@@ -13,7 +13,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from nexus.adapters._framing import FramingError
 from nexus.adapters._link import Link
 from nexus.adapters._net import bind_all, place_of, refuse_exposed, resolve
-from nexus.adapters._safe import why as reason
+from nexus.adapters._safe import why
 from nexus.adapters._tcp_stream import Stream, StreamOptions, adopt
 from nexus.errors import OpenError
 
@@ -218,8 +218,8 @@ class Listener(Generic[S]):
     def _refuse(self, kind: str, peer: str, exc: BaseException | None) -> None:
         count = self.refused[kind] = self.refused.get(kind, 0) + 1
         if count & (count - 1) == 0:
-            why = kind if exc is None else reason(exc)
-            logger.warning("%s: %s is turned away (%s; number %d)", self.name, peer, why, count)
+            said = kind if exc is None else why(exc)
+            logger.warning("%s: %s is turned away (%s; number %d)", self.name, peer, said, count)
 
 
 def _prepare(sock: socket.socket) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import ClassVar
 
 from nexus.adapters._base import Adapted
@@ -28,6 +29,18 @@ class ZmqHalf(Adapted):
     def address(self) -> str:
         """Where it is bound or connected to; the real port once it is started."""
         return self.config.address(self._half) if self._at is None else self._at.address
+
+    async def _open_end(self, kind: int, options: Iterable[tuple[int, bytes | int]]) -> None:
+        """Make a socket of a kind with these options, and bind or connect it."""
+        self._at = end = End(self.config, self._half, kind, self._link)
+        try:
+            for option, value in options:
+                end.socket.setsockopt(option, value)
+            end.open()
+        except BaseException:
+            self._at = None
+            await end.close(0)
+            raise
 
     async def reload_clients(self) -> None:
         """Read `curve_clients` again, and let nobody go on who is no longer on the list.

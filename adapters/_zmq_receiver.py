@@ -92,15 +92,8 @@ class ZmqReceiver(ZmqHalf, Receiver[T]):
             raise BadCall("a PULL socket has no subscriptions; it takes whatever it is given")
 
     async def _open(self) -> None:
-        self._at = end = End(self.config, "receiver", zmq.SUB if self._is_sub else zmq.PULL, self._link)
-        try:
-            for prefix in self._prefixes:
-                end.socket.setsockopt(zmq.SUBSCRIBE, prefix)
-            end.open()
-        except BaseException:
-            self._at = None
-            await end.close(0)
-            raise
+        kind = zmq.SUB if self._is_sub else zmq.PULL
+        await self._open_end(kind, [(zmq.SUBSCRIBE, prefix) for prefix in self._prefixes])
 
     async def _run(self) -> None:
         assert self._at is not None

@@ -124,18 +124,12 @@ class ZmqSender(ZmqHalf, Sender[T]):
         return found
 
     async def _open(self) -> None:
-        kind = zmq.XPUB if self._is_pub else zmq.PUSH
         self._subscribers.begin(anew=True)
-        self._at = end = End(self.config, "sender", kind, self._link)
         if self._is_pub:
-            end.socket.setsockopt(zmq.XPUB_NODROP, 1)
-            end.socket.setsockopt(zmq.XPUB_VERBOSE, 1)  # after a reconnect they are told again
-        try:
-            end.open()
-        except BaseException:
-            self._at = None
-            await end.close(0)
-            raise
+            # Verbose: after a reconnect subscriptions are told again.
+            await self._open_end(zmq.XPUB, [(zmq.XPUB_NODROP, 1), (zmq.XPUB_VERBOSE, 1)])
+        else:
+            await self._open_end(zmq.PUSH, ())
 
     async def _run(self) -> None:
         assert self._at is not None

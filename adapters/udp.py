@@ -12,10 +12,11 @@ from typing import Any, TypeVar
 
 import attrs
 
-from nexus.adapters._base import Again, OnBad, Overflow, Receiver, Sender, reason
+from nexus.adapters._base import Again, OnBad, Overflow, Receiver, Sender
 from nexus.adapters._config import Config, option
 from nexus.adapters._endpoint import Adapter
 from nexus.adapters._net import Address, bind_all, place_of, refuse_exposed, resolve
+from nexus.adapters._safe import why
 from nexus.adapters._udp_socket import ANCILLARY, connected_socket, is_exposed, prepare_receiving, read_drops
 from nexus.adapters.packing import Packer, Unpacker
 from nexus.errors import OpenError
@@ -140,7 +141,7 @@ class UdpSender(Sender[T]):
             self._quiet.cancel()
             self._quiet = None
         if self._link.is_up:
-            self._link.down(f"nobody receives there: {reason(exc)}")
+            self._link.down(f"nobody receives there: {why(exc)}")
 
     def _heard_nothing(self) -> None:
         self._quiet = None

@@ -10,7 +10,7 @@ import attrs
 
 from nexus import Event, EventFactory, EventKey, NamedEvent, event_type_of
 
-__all__ = ["Convert", "Rule", "match_topic", "pick", "table"]
+__all__ = ["Convert", "Rule", "Unmatched", "match_topic", "pick", "table"]
 
 Meta: TypeAlias = "dict[str, Any]"
 Data: TypeAlias = Any
@@ -81,8 +81,12 @@ class Rule:
         return event
 
 
+class Unmatched(Exception):
+    """No rule takes an item."""
+
+
 def table(rules: Iterable[Rule], factory: EventFactory, clock: Callable[[], float]) -> Convert:
-    """Make one function of rules: the first one that takes an item makes its event."""
+    """Make one function of rules: the first one that takes an item makes its event; else `Unmatched`."""
     ordered = tuple(rules)
     for rule in ordered:
         if not isinstance(rule, Rule):
@@ -90,11 +94,11 @@ def table(rules: Iterable[Rule], factory: EventFactory, clock: Callable[[], floa
         if isinstance(rule.type, int | str):
             event_type_of(rule.type)
 
-    def convert(data: Data, meta: Meta) -> Event[Any] | None:
+    def convert(data: Data, meta: Meta) -> Event[Any]:
         for rule in ordered:
             if rule.takes(data, meta):
                 return rule.event(data, meta, factory, clock())
-        return None
+        raise Unmatched
 
     return convert
 

@@ -11,7 +11,7 @@ from typing import Any, cast
 from nexus import Event, EventFactory, EventKey, NamedEvent, SimpleEventConverter
 from nexus.adapters._base import Meta, Receiver
 from nexus.boundaries._quarantine import Quarantine, Quarantined
-from nexus.boundaries._rules import Convert, Rule, table
+from nexus.boundaries._rules import Convert, Rule, Unmatched, table
 from nexus.errors import EndOfData, NoMoreEvents, UnpackerError
 
 __all__ = ["InboundBoundary", "Quarantined", "Rule"]
@@ -115,7 +115,7 @@ class InboundBoundary(SimpleEventConverter):
                 return event.evolve(on_settled=lambda outcome: self.receiver.accept(meta))
             if event is not None:
                 return event
-        except _Unmatched:
+        except Unmatched:
             self._quarantine.put(Quarantined("unmatched", data, meta, None))
         except Exception as exc:
             self._quarantine.put(Quarantined("convert", data, meta, exc))
@@ -130,10 +130,6 @@ class InboundBoundary(SimpleEventConverter):
             self._unpack_listener(error)
 
 
-class _Unmatched(Exception):
-    """No rule takes an item."""
-
-
 def _converter(rules: Any, factory: EventFactory) -> Convert:
     """Make one function of whatever says what becomes of data."""
     if isinstance(rules, int | str) or (isinstance(rules, type) and issubclass(rules, NamedEvent)):
@@ -142,12 +138,4 @@ def _converter(rules: Any, factory: EventFactory) -> Convert:
         rules = (rules,)
     if callable(rules):
         return cast("Convert", rules)
-    from_table = table(rules, factory, lambda: asyncio.get_running_loop().time())
-
-    def strict(data: Any, meta: Meta) -> Event[Any]:
-        event = from_table(data, meta)
-        if event is None:
-            raise _Unmatched
-        return event
-
-    return strict
+    return table(rules, factory, lambda: asyncio.get_running_loop().time())

@@ -19,7 +19,7 @@ MAX_LANES: Final = 64
 class _Lane:
     """One priority of the other side."""
 
-    __slots__ = ("accepted", "expected", "granted", "held", "held_count", "priority", "window")
+    __slots__ = ("accepted", "expected", "granted", "held", "priority", "window")
 
     def __init__(self, priority: int, first: int, window: Window) -> None:
         self.priority = priority
@@ -32,7 +32,6 @@ class _Lane:
         self.window = window
         self.held: dict[int, list[list[Any]]] = {}
         """Beyond a gap, by the first number; bounded by the window."""
-        self.held_count = 0
 
     @property
     def limit(self) -> int:
@@ -68,7 +67,6 @@ class Inflow:
             lane.expected = lane.accepted + 1  # what was given and not accepted comes again
             lane.granted = 0
             lane.held.clear()
-            lane.held_count = 0
         for priority, first in hello.lanes:
             known = self._lane(priority)
             if known is not None and first > known.expected:
@@ -162,7 +160,6 @@ class Inflow:
             rows = rows[: after - first]
         if rows and len(lane.held) < MAX_RANGES:
             lane.held[first] = rows
-            lane.held_count += len(rows)
 
     def _released(self, lane: _Lane) -> list[list[Any]]:
         """Give what waited for a gap to close."""
@@ -171,7 +168,6 @@ class Inflow:
             if first > lane.expected:
                 break
             rows = lane.held.pop(first)
-            lane.held_count -= len(rows)
             new = rows[lane.expected - first :]
             self.duplicates += len(rows) - len(new)
             found += new

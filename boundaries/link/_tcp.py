@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +15,7 @@ from nexus.adapters._wire import Wire
 from nexus.adapters.tcp import TcpConfig
 from nexus.boundaries.link._ends import MakeDoor
 from nexus.boundaries.link._frames import MAX_FRAME
+from nexus.boundaries.link._mailbox import Mailbox
 
 __all__ = ["TcpDialler", "TcpDoor", "TcpWire", "dialler", "door"]
 
@@ -33,20 +32,19 @@ class FrameStream(Stream):
         super().__init__()
         self.is_proven = False
         self.framer = framer
-        self.messages: deque[list[bytes]] = deque()  # bounded by FULL and one read: reading stops meanwhile
-        self._waiter: asyncio.Future[None] | None = None
+        self._mail = Mailbox(self._check)
         self._paused = False
-        self._over.add_done_callback(lambda _: self._stir())
+        self._over.add_done_callback(lambda _: self._mail.stir())
 
     def received(self, data: memoryview) -> None:
         frames = self.framer.feed(data)
         if frames:
             self.is_proven = True
-            self.messages.extend([frame] for frame in frames)
-            if len(self.messages) > FULL and not self._paused:
+            self._mail.messages.extend([frame] for frame in frames)
+            if len(self._mail.messages) > FULL and not self._paused:
                 self._paused = True
                 self.pause_reading()
-            self._stir()
+            self._mail.stir()
 
     async def taken(self) -> list[list[bytes]]:
         """Wait for frames and take all there are.
@@ -54,24 +52,15 @@ class FrameStream(Stream):
         Raises:
             ConnectionError: the connection is over, and all is taken.
         """
-        while not self.messages:
-            if self.is_over:
-                raise ConnectionResetError("the other side has closed the connection") from self.error
-            self._waiter = asyncio.get_running_loop().create_future()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
-        messages = list(self.messages)
-        self.messages.clear()
+        messages = await self._mail.taken()
         if self._paused:
             self._paused = False
             self.resume_reading()
         return messages
 
-    def _stir(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+    def _check(self) -> None:
+        if self.is_over:
+            raise ConnectionResetError("the other side has closed the connection") from self.error
 
 
 class TcpWire:

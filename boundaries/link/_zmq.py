@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -25,6 +24,7 @@ from nexus.adapters._zmq_curve import Curve
 from nexus.adapters._zmq_end import End
 from nexus.boundaries.link._ends import HELLO, MakeDoor
 from nexus.boundaries.link._frames import MAX_FRAME
+from nexus.boundaries.link._mailbox import Mailbox
 from nexus.errors import BadCall, ConfigError, LinkDown
 
 __all__ = ["DealerWire", "RouterWire", "ZmqDialler", "ZmqDoor", "dialler", "door"]
@@ -141,28 +141,27 @@ class RouterWire:
     """One peer of a router."""
 
     def __init__(self, door: ZmqDoor, identity: bytes) -> None:
-        self.messages: deque[list[bytes]] = deque()  # bounded by FULL
+        self._mail = Mailbox(self._check)
         self.refused = 0
         """Messages that found no room; they come again."""
         self._door = door
         self._identity = identity
         self._is_over = False
-        self._waiter: asyncio.Future[None] | None = None
 
     def came(self, message: list[bytes]) -> None:
         """Take a message off the socket."""
         if message[-1] == CLOSED:
             self.lost()
-        elif len(self.messages) >= FULL:
+        elif len(self._mail.messages) >= FULL:
             self.refused += 1
         elif message[-1]:
-            self.messages.append(message[1:])
-            self._stir()
+            self._mail.messages.append(message[1:])
+            self._mail.stir()
 
     def lost(self) -> None:
         """Note that the peer is gone; whoever waits is told."""
         self._is_over = True
-        self._stir()
+        self._mail.stir()
 
     def is_there(self) -> bool:
         """Ask libzmq whether it still has this peer."""
@@ -176,35 +175,24 @@ class RouterWire:
         message = [self._identity, b"".join(frames)]
         pause, most = PAUSE
         while True:
-            if self._is_over:
-                raise ConnectionResetError("the peer is gone")
+            self._check()
             if self._door.offer(message):
                 return
             await asyncio.sleep(pause)  # nobody says which peer has room
             pause = min(2 * pause, most)
 
     async def receive(self) -> list[list[bytes]]:
-        while not self.messages:
-            if self._is_over:
-                raise ConnectionResetError("the peer is gone")
-            self._waiter = asyncio.get_running_loop().create_future()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
-        messages = list(self.messages)
-        self.messages.clear()
-        return messages
+        return await self._mail.taken()
 
     def close(self) -> None:
         """End the connection, and tell the peer if there is room."""
         self._is_over = True
         self._door.forget(self._identity)
-        self._stir()
+        self._mail.stir()
 
-    def _stir(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+    def _check(self) -> None:
+        if self._is_over:
+            raise ConnectionResetError("the peer is gone")
 
 
 class ZmqDoor:

@@ -20,12 +20,12 @@ from nexus import (
 from nexus._stats import LatencyRecorder
 from nexus.adapters._base import Receiver, Sender
 from nexus.adapters._outbox import MAX_LANES
-from nexus.boundaries.inbound import InboundBoundary
+from nexus.boundaries._pipeline import Source
 from nexus.boundaries.outbound import OutboundBoundary, Outgoing
 from nexus.cli._bucket import Bucket
 from nexus.cli._live import Links, Live, Meter, as_json, by_reason, duration, line_of, until
 from nexus.cli._report import as_lines
-from nexus.errors import BadCall, ConfigError, LinkDown, NoMoreEvents
+from nexus.errors import BadCall, ConfigError, LinkDown
 
 __all__ = ["Bridge", "Conversion"]
 
@@ -84,19 +84,6 @@ class Conversion:
         payload = data if self.payload is None else self.payload(data, meta)
         rank = self.priority(data, meta)
         return nexus.create_event(payload, event_type=self.type, priority=rank, headers=headers)
-
-
-class Source(InboundBoundary):
-    """Tells when the receiver has nothing further."""
-
-    on_end: Callable[[], object]
-
-    async def obtain_events(self) -> list[Event[Any]]:
-        try:
-            return await super().obtain_events()
-        except NoMoreEvents:
-            self.on_end()
-            raise
 
 
 class Destination(OutboundBoundary):
@@ -201,7 +188,7 @@ class Bridge:
         self.links = Links(self._link)
         self._in, self._out = Meter(self._now), Meter(self._now)
         self._seen = (0, 0)
-        self.source.on_end = self._end
+        self.source.on_end = lambda source: self._end()
         receiver.on_link(self.links)
         sender.on_link(self.links)
 

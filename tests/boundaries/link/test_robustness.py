@@ -75,7 +75,7 @@ def fuzz_peers(seed: object, number: int) -> dict[str, int]:
             peer.accepted(arrival, len(arrival.rows), now)
         if place % 20 == 0:
             list(peer.output(now))
-        held = sum(lane.held_count for lane in inflow._lanes.values())
+        held = sum(len(rows) for lane in inflow._lanes.values() for rows in lane.held.values())
         found["most_held"] = max(found["most_held"], held)
     return found
 
