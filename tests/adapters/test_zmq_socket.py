@@ -562,7 +562,10 @@ async def test_nothing_is_left_behind(context: Sockets) -> None:
     before = descriptors()
     for _ in range(50):
         await use(True)
-    assert descriptors() <= before + 1
+    # libzmq closes a socket's descriptor on a thread of its own, a moment later.
+    async with asyncio.timeout(10):
+        while descriptors() > before + 1:
+            await asyncio.sleep(0.01)
 
 
 def test_a_wire_moves_to_the_next_loop_and_leaves_none_behind(pair: Pair) -> None:
