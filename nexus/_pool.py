@@ -60,8 +60,11 @@ class Pool:
         self._retired = False
         self._now: Callable[[Event[Any]], bool] | None = None
         """The handler's own way to handle an event without waiting, or to say that it cannot."""
+        self._later: Callable[[Event[Any], Done], bool] | None = None
+        """The handler's own way to take an event now and to say later that it has handled it."""
         if not binding.has_options:
             self._now = getattr(binding.handler, "handle_nowait", None)
+            self._later = getattr(binding.handler, "handle_later", None)
 
     @property
     def is_idle(self) -> bool:
@@ -73,9 +76,10 @@ class Pool:
 
         Called by the drain as if it were the handler: what is kept is not counted as handled yet.
         """
-        is_behind = self._backlog or self._running or self._failed
-        if self._now is not None and not (is_behind and self._is_still_behind()) and self._now(event):
-            return
+        if self._later is None:
+            is_behind = self._backlog or self._running or self._failed
+            if self._now is not None and not (is_behind and self._is_still_behind()) and self._now(event):
+                return
         account = self._queue.ledger.account(event.type)
         account.handled -= 1  # the drain is about to add it; the task will
         self.submit(Delivery(event, account, self._queue.lanes[event.priority]))
@@ -92,14 +96,19 @@ class Pool:
     def _handles_first(self) -> bool:
         """Handle the first of what waits without waiting, if the handler can; say whether it did."""
         item = self._backlog[0][2]
-        if self._now is None or isinstance(item, Again):
+        if (self._now is None and self._later is None) or isinstance(item, Again):
             return False
         event = item.event
         if event is None or event.deadline is not None:
             return False  # the place of a dropped event, or one that may be too late
         failure: Exception | None = None
+        done = None
         try:
-            if not self._now(event):
+            if self._later is not None:
+                done = Done(self._deliveries, self._spawn, self._binding.name)
+                if not self._later(event, done):
+                    return False
+            elif self._now is not None and not self._now(event):
                 return False
         except Exception as exc:
             failure = exc
@@ -108,13 +117,34 @@ class Pool:
         if delivery is not None:
             if failure is not None:
                 self._failed = (delivery, failure)
+            elif done is not None:
+                done.delivery = delivery
             else:
                 delivery.taken = True
                 self._deliveries.finish(delivery)
         return True
 
+    def _hands_over(self, delivery: Delivery) -> bool:
+        """Let the handler take an event that comes first, and say later that it has handled it, if it can."""
+        if self._later is None or (
+            (self._backlog or self._running or self._failed) and self._is_still_behind()
+        ):
+            return False
+        done = Done(self._deliveries, self._spawn, self._binding.name)
+        try:
+            if not self._later(delivery.event, done):
+                return False
+        except Exception as exc:
+            self._failed = (delivery, exc)
+            self._stir()
+        done.delivery = delivery
+        self._deliveries.active.add(delivery)
+        return True
+
     def submit(self, item: Item) -> None:
         """Take a delivery, a slot whose event a policy may still drop while it waits, or a second try."""
+        if isinstance(item, Delivery) and self._hands_over(item):
+            return
         number = next(self._order)
         if isinstance(item, Again):
             heappush(self._backlog, (item.delivery.lane.priority, -number, item))
@@ -128,6 +158,10 @@ class Pool:
                 self._deliveries.active.discard(item)
         if len(self._backlog) >= self._sweep_at:
             self._sweep()
+        self._stir()
+
+    def _stir(self) -> None:
+        """Have a task look at what there is to do."""
         while self._idle:
             waiter = self._idle.pop()
             if not waiter.done():
@@ -243,6 +277,36 @@ class Pool:
             self._deliveries.finish(delivery)
             return None
         return delivery
+
+
+class Done:
+    """What a handler calls, in the loop and not before it has returned, when it has handled an event.
+
+    With an exception it has failed for good. An event that a stop has given back meanwhile stays given back.
+    """
+
+    __slots__ = ("_deliveries", "_name", "_spawn", "delivery")
+
+    def __init__(
+        self,
+        deliveries: Deliveries,
+        spawn: Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]],
+        name: str,
+    ) -> None:
+        self._deliveries = deliveries
+        self._spawn = spawn
+        self._name = name
+        self.delivery: Delivery | None = None
+
+    def __call__(self, exc: BaseException | None = None) -> None:
+        delivery, self.delivery = self.delivery, None
+        if delivery is None or delivery not in self._deliveries.active:
+            return
+        if exc is None:
+            delivery.taken = True
+            self._deliveries.finish(delivery)
+        else:
+            self._spawn(self._deliveries.fail(delivery, self._name, exc, 1), f"handler.{self._name}")
 
 
 class LanePool:

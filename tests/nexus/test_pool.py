@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from nexus import AsyncEventNexus, Event, EventConsumer, SecondaryQueue
+from nexus._pool import Done
 from nexus.errors import QueueFull
 from nexus.testing import Recorder, assert_ledger_balanced, virtual_time
 
@@ -290,3 +291,104 @@ async def test_a_failure_met_while_catching_up_is_told() -> None:
         await nexus.drained()
     assert (told, [e.id for e in door.events]) == ([5], [4, 6, 7, 8, 9])
     assert_ledger_balanced(nexus, handled=5, failed=1)
+
+
+class Shelf(EventConsumer):
+    """Takes events at once while it has room, and says later that it has handled them."""
+
+    lanewise = True
+
+    def __init__(self, room: int = 1000) -> None:
+        self.room = room
+        self.taken: list[tuple[Event[Any], Done]] = []
+        self.events: list[Event[Any]] = []
+        self.waited = 0
+
+    def handle_later(self, event: Event[Any], done: Done) -> bool:
+        if event.id == 5:
+            raise ValueError("no fives")
+        if len(self.taken) >= self.room:
+            return False
+        self.taken.append((event, done))
+        return True
+
+    async def handle(self, event: Event[Any], queue: SecondaryQueue) -> None:
+        self.waited += 1
+        while len(self.taken) >= self.room:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        self.events.append(event)
+
+    def commit(self, exc: Exception | None = None) -> None:
+        taken, self.taken = self.taken, []
+        for each, done in taken:
+            self.events.append(each)
+            done(exc)
+            done(exc)  # once is enough
+
+
+@virtual_time
+async def test_what_is_taken_is_handled_when_the_handler_says_so() -> None:
+    """Until then it is queued and active; one that is refused at the door has failed; the order holds."""
+    shelf = Shelf()
+    nexus = AsyncEventNexus(multiple=True)
+    nexus.add_handler("a", shelf)
+    nexus.add_handler("a", others := Shelf())
+    outcomes: list[str] = []
+    async with nexus:
+        await nexus.ingest_many(event(number).evolve(on_settled=outcomes.append) for number in range(9))
+        await asyncio.sleep(1)
+        assert (nexus.stats().active, nexus.stats().failed, outcomes) == (8, 1, ["failed"])
+        shelf.commit()
+        assert nexus.stats().active == 8
+        others.commit()
+        await nexus.drained()
+    assert [e.id for e in shelf.events] == [0, 1, 2, 3, 4, 6, 7, 8]
+    assert outcomes == ["failed"] + 8 * ["handled"]
+    assert_ledger_balanced(nexus, handled=8, failed=1)
+
+
+@virtual_time
+async def test_a_full_shelf_holds_events_back() -> None:
+    """What finds no room waits in order, and goes on when there is some."""
+    shelf = Shelf(room=3)
+    nexus = AsyncEventNexus()
+    nexus.add_handler("a", shelf)
+    async with nexus:
+        for number in range(10, 30):
+            await nexus.ingest(event(number))
+        while len(shelf.events) < 20:
+            await asyncio.sleep(0.1)
+            shelf.commit()
+        await nexus.drained()
+    assert sorted(e.id for e in shelf.events) == list(range(10, 30))
+    assert_ledger_balanced(nexus, handled=20)
+
+
+@virtual_time
+async def test_what_fails_later_is_a_dead_letter() -> None:
+    """The exception given with it is told to whoever listens."""
+    shelf = Shelf()
+    nexus = AsyncEventNexus()
+    nexus.add_handler("a", shelf)
+    async with nexus:
+        await nexus.ingest_many(map(event, range(10, 13)))
+        await asyncio.sleep(1)
+        shelf.commit(OSError("no disk"))
+        await nexus.drained()
+        assert [repr(letter.exception) for letter in nexus.dead_letters] == 3 * ["OSError('no disk')"]
+    assert_ledger_balanced(nexus, failed=3)
+
+
+@virtual_time
+async def test_a_stop_gives_back_what_is_not_said_to_be_handled() -> None:
+    """It is in the report, and what is said of it afterwards changes nothing."""
+    shelf = Shelf()
+    nexus = AsyncEventNexus()
+    nexus.add_handler("a", shelf)
+    async with nexus:
+        await nexus.ingest_many(map(event, range(10, 13)))
+        await asyncio.sleep(1)
+        report = await nexus.stop(grace=1)
+    shelf.commit()
+    assert [each.id for each in report.remaining] == [10, 11, 12]
+    assert nexus.stats().handled == 0
