@@ -564,7 +564,7 @@ async def test_nothing_is_left_behind(context: Sockets) -> None:
         await use(True)
     # libzmq closes a socket's descriptor on a thread of its own, a moment later.
     async with asyncio.timeout(10):
-        while descriptors() > before + 1:
+        while descriptors() > before + 1:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
 
