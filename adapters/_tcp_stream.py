@@ -227,11 +227,12 @@ def _tls(context: ssl.SSLContext | None, options: StreamOptions, name: str | Non
 
 
 def _watch(transport: asyncio.BaseTransport, options: StreamOptions) -> None:
-    """Let the system find out that a peer is gone without a word."""
+    """Let the system send at once what is written, and find out that a peer is gone without a word."""
     sock = transport.get_extra_info("socket")
     if sock is None:
         return
-    wanted: list[tuple[int, str, int]] = []
+    # asyncio does the first as well, but not for a socket made without a protocol, as the accepted ones are.
+    wanted: list[tuple[int, str, int]] = [(socket.IPPROTO_TCP, "TCP_NODELAY", 1)]
     if options.keepalive:
         idle = max(1, round(options.keepalive))
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

@@ -208,6 +208,15 @@ async def test_a_silent_death_is_watched_for() -> None:
             assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 3000
 
 
+async def test_who_came_is_sent_to_at_once() -> None:
+    """The system holds nothing back to fill packets, neither here nor there, where asyncio forgets it."""
+    async with listening() as receiver, peer_of(receiver, b"one\n"):
+        await receiver.receive()
+        (peer,) = receiver._listener.peers
+        sock = peer.transport.get_extra_info("socket")
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 async def _socket_of(sender: TcpSender[bytes], server: Server) -> Any:
     """Find the sender's end of the only connection."""
     _, writer = await server.peers.get()
