@@ -20,6 +20,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from benchmarks import link_rate
 from benchmarks._harness import Contest, Outcome, Target, peer
 from nexus.boundaries.link import LinkLimits
 from nexus.cli.demo._congestion_run import Congestion, congest
@@ -58,4 +59,5 @@ CONTESTS = (
             Target(DEFAULT, PLAIN, at_least=0.85, figure="readings"),
         ),
     ),
+    *link_rate.CONTESTS,
 )

@@ -54,9 +54,9 @@ class Wire:
         """Return the handler that sends to the PUSH socket."""
         return self.boundary.ZmqEventSender(self.push)
 
-    def event(self, n: int, type_: str) -> Any:
+    def event(self, n: int, type_: str, payload: object = PAYLOAD) -> Any:
         """Make an event of the package's own class."""
-        return self.core.Event(n, type_, 0, PAYLOAD)
+        return self.core.Event(n, type_, 0, payload)
 
     def close(self) -> None:
         """Close both sockets, and drop what is unsent."""
@@ -66,7 +66,7 @@ class Wire:
 # The near side.
 
 
-async def _throughput(package: str, events: int) -> Outcome:
+async def throughput(package: str, events: int, payload: object = PAYLOAD) -> Outcome:
     """Send events through a nexus; the far side says how fast it handled them."""
     wire = Wire(package)
     async with _far("count", package, wire, events) as far:
@@ -76,7 +76,7 @@ async def _throughput(package: str, events: int) -> Outcome:
             nexus.add_converter(async_nexus_idle_converter())
         task = nexus.start()
         await _settle()
-        made = [wire.event(n, "reading") for n in range(events)]
+        made = [wire.event(n, "reading", payload) for n in range(events)]
         gc.collect()
         for n, event in enumerate(made):
             await nexus.ingest(event)
@@ -232,7 +232,7 @@ CONTESTS = (
         name="zmq.rate",
         title="events handled on the far side of PUSH/PULL, nexus to nexus",
         figures={"rate": "events/s"},
-        contestants={OURS: _here(_throughput, OURS), ANCESTOR: _here(_throughput, ANCESTOR, share=0.2)},
+        contestants={OURS: _here(throughput, OURS), ANCESTOR: _here(throughput, ANCESTOR, share=0.2)},
         full={"events": 100_000},
         quick={"events": 1_000},
         targets=(Target(OURS, ANCESTOR, at_least=10),),
