@@ -1,6 +1,7 @@
 """`nexus demo congestion`: the same flood over two slow lines, one with a link, side by side."""
 
 import sys
+from pathlib import Path
 
 import click
 
@@ -27,9 +28,16 @@ __all__ = ["command"]
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end and nothing else.")
 @click.option("--plain", is_flag=True, help="Print a line a second, as when the output is no terminal.")
+@click.option("--capture", type=click.Path(dir_okay=False, path_type=Path), hidden=True)
 @click.pass_context
 def command(
-    ctx: click.Context, seconds: float, rate: float, target: float, as_json: bool, plain: bool
+    ctx: click.Context,
+    seconds: float,
+    rate: float,
+    target: float,
+    as_json: bool,
+    plain: bool,
+    capture: Path | None,
 ) -> None:
     """Watch alarms overtake a flood on a slow line.
 
@@ -52,4 +60,5 @@ def command(
     from ._congestion_play import play
     from ._congestion_run import Congestion
 
-    ctx.exit(play(Congestion(seconds=seconds, rate=rate, target=target), as_json=as_json, lines=lines))
+    settings = Congestion(seconds=seconds, rate=rate, target=target)
+    ctx.exit(play(settings, as_json=as_json, lines=lines, capture=capture))

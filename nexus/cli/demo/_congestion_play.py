@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -16,6 +17,7 @@ from rich.text import Text
 from nexus._version import __version__
 
 from ._congestion_run import Congestion, Figures, Show, congest
+from ._picture import draw
 from ._running import run
 from ._screen import duration
 
@@ -25,22 +27,34 @@ NAMES = {"plain": "plain TCP", "link": "link"}
 State = Mapping[str, Any]
 
 
-def play(settings: Congestion, *, as_json: bool, lines: bool) -> int:
+def play(settings: Congestion, *, as_json: bool, lines: bool, capture: Path | None = None) -> int:
     """Perform, print, and return the exit status.
+
+    Args:
+        capture: where the last picture and the summary go as a drawing; None for nowhere.
 
     Raises:
         click.ClickException: a process was lost.
     """
     every = 0.5 if as_json else 1.0 if lines else 0.25
     settings = attrs.evolve(settings, show_every=every)
+    last: list[tuple[float, Mapping[str, State]]] = []
     with _silently() if as_json else _in_lines() if lines else _on_screen(settings) as show:
-        figures = run(congest(settings, show=show))
+
+        def see(seconds: float, states: Mapping[str, State]) -> None:
+            last[:] = [(seconds, states)]
+            show(seconds, states)
+
+        figures = run(congest(settings, show=see))
     summary = summary_of(settings, figures)
     if as_json:
         click.echo(orjson.dumps(summary, option=orjson.OPT_INDENT_2))
     else:
         for words in words_of(summary):
             click.echo(words)
+    if capture is not None:
+        drawn = [table(settings, *each) for each in last]
+        draw(capture, "nexus demo congestion", *drawn, *map(Text, words_of(summary)))
     return 0 if summary["balanced"] else 1
 
 

@@ -1,8 +1,6 @@
 """One performance of the demo: on the screen, in lines, or as JSON, and its exit status."""
 
 import contextlib
-import io
-import re
 from collections.abc import Callable, Iterator
 from enum import Enum
 from pathlib import Path
@@ -10,10 +8,11 @@ from pathlib import Path
 import attrs
 import click
 import orjson
-from rich.console import Console, RenderableType
+from rich.console import Console
 from rich.live import Live
 
-from ._conductor import Outcome, Settings, perform
+from ._conductor import Settings, perform
+from ._picture import WIDTH, draw
 from ._report import report
 from ._running import run
 from ._screen import line, table
@@ -24,8 +23,6 @@ __all__ = ["Screen", "play"]
 
 Shown = tuple[Callable[[View], None], Callable[[str], None]]
 """What shows a picture, and what shows a sentence."""
-WIDTH = 80
-"""Columns of the picture that --capture draws, and of a summary that goes into a file."""
 
 
 class Screen(Enum):
@@ -55,7 +52,7 @@ def play(settings: Settings, screen: Screen, capture: Path | None) -> int:
         console = Console() if screen is Screen.TABLE else Console(width=WIDTH, highlight=False)
         console.print(report(summary))
     if capture is not None:
-        draw(outcome, report(summary), capture)
+        draw(capture, "nexus demo", *([table(outcome.view)] if outcome.view else []), report(summary))
     return 0 if summary["balanced"] else 1
 
 
@@ -79,18 +76,3 @@ def silently() -> Iterator[Shown]:
 
 
 SCREENS = {Screen.TABLE: on_screen, Screen.LINES: in_lines, Screen.NOTHING: silently}
-
-
-def draw(outcome: Outcome, summary: RenderableType, path: Path) -> None:
-    """Write the last picture and the summary as an SVG of fixed width that fetches no font from elsewhere."""
-    console = Console(
-        record=True, width=WIDTH, file=io.StringIO(), force_terminal=True, color_system="truecolor"
-    )
-    console.print("$ nexus demo", style="dim")
-    if outcome.view is not None:
-        console.print(table(outcome.view))
-    console.print(summary)
-    drawn = console.export_svg(title="nexus demo", unique_id="nexus-demo")
-    drawn = re.sub(r"@font-face {.*?}\s*", "", drawn, flags=re.DOTALL)
-    drawn = drawn.replace("Fira Code, monospace", "Menlo, Consolas, DejaVu Sans Mono, monospace")
-    path.write_text(drawn, encoding="utf-8")

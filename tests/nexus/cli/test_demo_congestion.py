@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -129,3 +130,15 @@ def test_line_carries_its_rate() -> None:
         line.close()
     assert came == data
     assert 0.28 < lasted < 5.0
+
+
+def test_capture_is_an_svg(tmp_path: Path) -> None:
+    """The picture for the documentation is a drawing with both waiting times, which fetches nothing."""
+    path = tmp_path / "congestion.svg"
+    done = demo("congestion", "--seconds", "1", "--json", "--capture", str(path))
+    assert done.returncode == 0
+    drawn = path.read_text(encoding="utf-8")
+    assert drawn.startswith("<svg")
+    assert "plain" in drawn
+    assert "readings" in drawn
+    assert "url(" not in drawn.replace("url(#", "")
