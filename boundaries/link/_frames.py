@@ -5,7 +5,8 @@ priority and consecutive sequence numbers, which begin at 1.
 
 - ``HELLO``: JSON, `Hello`.
 - ``EVENTS``: priority (int32), sequence number of the first (uint64), microseconds on the sender's clock
-  (uint64), then a JSON array of events, each ``[id, type, payload]`` or ``[id, type, payload, metadata]``.
+  (uint64), then a JSON array of events, each ``[id, type, payload]`` or ``[id, type, payload, metadata]``;
+  ``null`` has a number and is none: it stands for one that the sender has given up.
 - ``ACK``: the window of lanes that were not heard of yet (uint32), then for each lane its priority (int32),
   the number up to which all is accepted (uint64), the last one that may be sent (uint64), how many further
   ranges are held (uint16), and these, first and last (uint64 each).
@@ -27,7 +28,9 @@ from nexus.errors import BadEvent, UnpackerError
 
 __all__ = [
     "MAX_FRAME",
+    "NOTHING",
     "Ack",
+    "Row",
     "BadLinkFrame",
     "Bye",
     "Events",
@@ -42,7 +45,7 @@ __all__ = [
     "unpack",
 ]
 
-VERSION: Final = 1
+VERSION: Final = 2
 MAX_FRAME: Final = 1024 * 1024
 """Bytes of a frame."""
 MAX_EVENTS: Final = 1024
@@ -51,6 +54,8 @@ MAX_LANES: Final = 64
 """Lanes of a ``HELLO`` or an ``ACK``."""
 MAX_RANGES: Final = 256
 """Ranges of a lane."""
+NOTHING: Final = b"null"
+"""A row that is no event."""
 LEAST, MOST = -(2**31), 2**31 - 1
 
 _HELLO, _EVENTS, _ACK, _PING, _PONG, _BYE = range(1, 7)
@@ -63,6 +68,10 @@ MAX_DEPTH: Final = 32
 """Lists and objects within each other in a payload."""
 
 _read = JSONUnpacker(max_size=MAX_FRAME, max_depth=MAX_DEPTH + 2, max_nodes=200_000)
+
+
+Row: TypeAlias = list[Any] | None
+"""An event, or None where there is none."""
 
 
 class BadLinkFrame(BadEvent):
@@ -83,6 +92,10 @@ class Hello:
     """Priority, and the first sequence number that may still come, of each lane."""
     token: str = attrs.field(default="", repr=False)
     """The secret both sides know, where there is one."""
+    lane_bytes: int = 8 * 2**20
+    total_bytes: int = 64 * 2**20
+    """Bytes of events that may be under way to it and not accepted, of one priority and of all; one event of
+    a priority may always be."""
     version: int = VERSION
 
 
@@ -95,7 +108,9 @@ class Events:
     """Sequence number of the first."""
     sent: int
     """Microseconds on the sender's clock."""
-    rows: list[list[Any]]
+    rows: list[Row]
+    size: int = attrs.field(default=0, eq=False)
+    """Bytes of the rows."""
 
 
 @attrs.frozen
@@ -108,7 +123,7 @@ class LaneAck:
     limit: int
     """The last number that may be sent."""
     held: tuple[tuple[int, int], ...] = ()
-    """Ranges beyond a gap that came and need not come again, first and last."""
+    """Ranges that came and need not come again, first and last."""
 
 
 @attrs.frozen
@@ -212,6 +227,8 @@ def _unpack_events(data: bytes) -> Events:
         raise BadLinkFrame(f"a frame of events has a list of 1 to {MAX_EVENTS}")
     for row in rows:
         if type(row) is not list or not 3 <= len(row) <= 4:
+            if row is None:
+                continue
             raise BadLinkFrame("an event is a list of id, type, payload and perhaps metadata")
         if type(row[0]) is not int or (type(row[1]) is not str and type(row[1]) is not int):
             raise BadLinkFrame("an event's id is an integer and its type an integer or a string")
@@ -219,7 +236,8 @@ def _unpack_events(data: bytes) -> Events:
             raise BadLinkFrame("an event's metadata is an object")
     if first < 1 or first + len(rows) > 2**63:
         raise BadLinkFrame(f"sequence numbers are from 1 to 2**63, not {first}")
-    return Events(priority, first, sent, rows)
+    size = len(data) - _EVENTS_HEAD.size - len(rows) - 1  # without brackets and commas
+    return Events(priority, first, sent, rows, size)
 
 
 def _read_rows(data: bytes) -> Any:
@@ -272,8 +290,9 @@ def _unpack_hello(data: bytes) -> Hello:
     lanes = found["lanes"]
     if not isinstance(lanes, list) or len(lanes) > MAX_LANES or not all(map(_is_lane, lanes)):
         raise BadLinkFrame(f"lanes of a hello is a list of at most {MAX_LANES} pairs of integers")
-    pairs = tuple((lane[0], lane[1]) for lane in lanes)
-    return Hello(found["name"], found["domain"], found["source"], pairs, found["token"])
+    if not all(type(found[name]) is int and found[name] > 0 for name in ("lane_bytes", "total_bytes")):
+        raise BadLinkFrame("lane_bytes and total_bytes of a hello are integers from 1 on")
+    return Hello(**found | {"lanes": tuple((lane[0], lane[1]) for lane in lanes)})
 
 
 def _is_lane(found: Any) -> bool:

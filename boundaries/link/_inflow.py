@@ -6,20 +6,25 @@ acknowledgements. An event counts as accepted when `accepted` says so, and not w
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections import deque
+from typing import Final
 
-from nexus.boundaries.link._frames import MAX_RANGES, Ack, Events, Hello, LaneAck
+import orjson
+
+from nexus.boundaries.link._frames import MAX_RANGES, Ack, Events, Hello, LaneAck, Row
 from nexus.boundaries.link._window import Window
 
 __all__ = ["Inflow"]
 
 MAX_LANES: Final = 64
+SLACK: Final = 2 * 64 * 1024
+"""Bytes of a lane beyond the bound: both sides count exactly, but frames that are there in part."""
 
 
 class _Lane:
     """One priority of the other side."""
 
-    __slots__ = ("accepted", "expected", "granted", "held", "priority", "window")
+    __slots__ = ("accepted", "bytes", "expected", "given", "granted", "held", "priority", "window")
 
     def __init__(self, priority: int, first: int, window: Window) -> None:
         self.priority = priority
@@ -30,12 +35,37 @@ class _Lane:
         self.granted = 0
         """The limit that the other side was told last."""
         self.window = window
-        self.held: dict[int, list[list[Any]]] = {}
-        """Beyond a gap, by the first number; bounded by the window."""
+        self.held: dict[int, tuple[list[Row], int]] = {}
+        """Beyond a gap, by the first number, with their bytes; bounded by the window."""
+        self.given: deque[tuple[int, int]] = deque()  # bounded by the window
+        """How many were given together and are not accepted, and their bytes."""
+        self.bytes = 0
+        """Bytes of those that are held, or given and not accepted."""
 
     @property
     def limit(self) -> int:
         return self.accepted + self.window.size
+
+    def begin(self) -> None:
+        """Forget what is not accepted: it comes again."""
+        self.expected = self.accepted + 1
+        self.granted = self.bytes = 0
+        self.held.clear()
+        self.given.clear()
+
+    def let_go(self, count: int) -> None:
+        """Count the bytes of events that are accepted no more."""
+        given = self.given
+        while count and given:
+            rows, size = given[0]
+            if rows > count:
+                part = size * count // rows
+                given[0] = (rows - count, size - part)
+                self.bytes -= part
+                return
+            given.popleft()
+            self.bytes -= size
+            count -= rows
 
 
 class Inflow:
@@ -47,16 +77,28 @@ class Inflow:
         least: events a lane's window never falls below.
         most: events it never exceeds.
         target: seconds of delay on the way that the window is adapted to.
+        lane_bytes: bytes of one lane that are held, or given and not accepted; one event always may.
+        total_bytes: the same of all lanes together.
     """
 
-    def __init__(self, *, least: int = 2, most: int = 8192, target: float = 0.005) -> None:
+    def __init__(
+        self,
+        *,
+        least: int = 2,
+        most: int = 8192,
+        target: float = 0.005,
+        lane_bytes: int = 8 * 2**20,
+        total_bytes: int = 64 * 2**20,
+    ) -> None:
         self.least = least
         self.most = most
         self.target = target
+        self.lane_bytes = lane_bytes
+        self.total_bytes = total_bytes
         self.duplicates = 0
         """Events that came again and were left out."""
         self.refused = 0
-        """Events beyond the limit, which were not taken; they come again."""
+        """Events beyond a limit, which were not taken; they come again."""
         self._lanes: dict[int, _Lane] = {}
         self._due: set[int] = set()
         self._always = False
@@ -64,23 +106,21 @@ class Inflow:
     def opened(self, hello: Hello) -> None:
         """Note a new connection, with what may still come on it."""
         for lane in self._lanes.values():
-            lane.expected = lane.accepted + 1  # what was given and not accepted comes again
-            lane.granted = 0
-            lane.held.clear()
+            lane.begin()
         for priority, first in hello.lanes:
             known = self._lane(priority)
             if known is not None and first > known.expected:
                 known.expected, known.accepted = first, first - 1  # whoever accepted the rest is not us
         self.tell_all()
 
-    def received(self, frame: Events) -> list[list[Any]]:
+    def received(self, frame: Events) -> list[Row]:
         """Take a frame; give the events that are next in their lane, those that waited for it included."""
         lane = self._lane(frame.priority)
         if lane is None:
             self.refused += len(frame.rows)
             return []
         self._due.add(frame.priority)
-        rows, first = frame.rows, frame.first
+        rows, first, size = frame.rows, frame.first, frame.size
         if first < lane.expected:
             again = min(len(rows), lane.expected - first)
             self.duplicates += again
@@ -91,10 +131,17 @@ class Inflow:
             rows = rows[: max(0, len(rows) - over)]
         if not rows:
             return []
+        if len(rows) < len(frame.rows):
+            size = _size(rows)
+        if not self._has_room(lane, size, is_next=first == lane.expected):
+            self.refused += len(rows)
+            return []
         if first > lane.expected:
             self._hold(lane, first, rows)
             return []
         lane.expected += len(rows)
+        lane.given.append((len(rows), size))
+        lane.bytes += size
         if lane.held:
             rows = rows + self._released(lane)
         return rows
@@ -108,6 +155,7 @@ class Inflow:
         """
         lane = self._lanes[priority]
         lane.accepted += count
+        lane.let_go(count)
         if sent:
             lane.window.record(count, sent, now)
         self._due.add(priority)
@@ -135,6 +183,19 @@ class Inflow:
         )
 
     @property
+    def bytes(self) -> int:
+        """Bytes of events that are held, or given and not accepted."""
+        return sum(lane.bytes for lane in self._lanes.values())
+
+    def _has_room(self, lane: _Lane, size: int, *, is_next: bool) -> bool:
+        """Say whether events may be taken. What is next may where nothing of its lane is given: the lane goes
+        on, whatever it holds beyond a gap."""
+        if is_next and not lane.given:
+            return True
+        total = self.total_bytes + SLACK * len(self._lanes)
+        return lane.bytes + size <= self.lane_bytes + SLACK and self.bytes + size <= total
+
+    @property
     def _first_window(self) -> int:
         return max(self.least, min(64, self.most))
 
@@ -145,9 +206,9 @@ class Inflow:
             lane = self._lanes[priority] = _Lane(priority, 1, window)
         return lane
 
-    def _hold(self, lane: _Lane, first: int, rows: list[list[Any]]) -> None:
+    def _hold(self, lane: _Lane, first: int, rows: list[Row]) -> None:
         """Keep what came beyond a gap, unless it is there already."""
-        for low, kept in lane.held.items():
+        for low, (kept, _) in lane.held.items():
             if low <= first < low + len(kept):
                 again = min(len(rows), low + len(kept) - first)
                 self.duplicates += again
@@ -159,31 +220,42 @@ class Inflow:
             self.duplicates += first + len(rows) - after
             rows = rows[: after - first]
         if rows and len(lane.held) < MAX_RANGES:
-            lane.held[first] = rows
+            size = _size(rows)
+            lane.held[first] = (rows, size)
+            lane.bytes += size
 
-    def _released(self, lane: _Lane) -> list[list[Any]]:
+    def _released(self, lane: _Lane) -> list[Row]:
         """Give what waited for a gap to close."""
-        found: list[list[Any]] = []
+        found: list[Row] = []
         for first in sorted(lane.held):
             if first > lane.expected:
                 break
-            rows = lane.held.pop(first)
+            rows, size = lane.held.pop(first)
             new = rows[lane.expected - first :]
             self.duplicates += len(rows) - len(new)
             found += new
             lane.expected += len(new)
+            left = _size(new) if len(new) < len(rows) else size
+            lane.bytes += left - size
+            if new:
+                lane.given.append((len(new), left))
         return found
 
     def _ack(self, lane: _Lane) -> LaneAck:
         lane.granted = max(lane.granted, lane.limit)
         ranges: list[tuple[int, int]] = []
         for first in sorted(lane.held):
-            last = first + len(lane.held[first]) - 1
+            last = first + len(lane.held[first][0]) - 1
             if ranges and ranges[-1][1] + 1 == first:
                 ranges[-1] = (ranges[-1][0], last)
             else:
                 ranges.append((first, last))
         # What is given and not yet accepted is there, and need not come again either.
-        if lane.expected - 1 > lane.accepted and ranges:
+        if lane.expected - 1 > lane.accepted:
             ranges.insert(0, (lane.accepted + 1, lane.expected - 1))
-        return LaneAck(lane.priority, lane.accepted, lane.granted, tuple(ranges))
+        return LaneAck(lane.priority, lane.accepted, lane.granted, tuple(ranges[:MAX_RANGES]))
+
+
+def _size(rows: list[Row]) -> int:
+    """Count the bytes of events, as the other side does."""
+    return len(orjson.dumps(rows)) - len(rows) - 1 if rows else 0

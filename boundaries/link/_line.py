@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from nexus import Event, EventMeta
@@ -21,7 +21,8 @@ Give = Callable[[deque[Event[Any]]], int]
 """Gives events to the nexus from the front, while it has room; returns how many."""
 
 Make = Callable[[list[Any], int, float, EventMeta], "Event[Any] | None"]
-"""Makes an event of a row, a priority, the time and the metadata of plain events; None to leave it out."""
+"""Makes an event of a row, a priority, the seconds that the own clock is ahead of the sender's, and the
+metadata of plain events; None to leave it out."""
 
 
 class Line:
@@ -136,9 +137,10 @@ class Line:
     def _arrived(self, arrival: Arrival, now: float) -> None:
         """Give events to the nexus; those that find no room wait, and with them those of their priority."""
         priority, make, plain = arrival.priority, self._make, self._plain
-        made = [make(row, priority, now, plain) for row in arrival.rows]
+        ahead = now - arrival.sent / 1e6
+        made = [None if row is None else make(row, priority, ahead, plain) for row in arrival.rows]
         events = deque([event for event in made if event is not None])  # bounded by a frame
-        batch = _Batch(arrival, events, len(made) - len(events))
+        batch = _Batch(arrival, events, made)
         waiting = self._pending.get(priority)
         if waiting is not None:
             waiting.append(batch)
@@ -150,9 +152,9 @@ class Line:
             self._group.create_task(self._drain(priority, waiting), name=f"link.wait[{priority}]")
 
     def _settle(self, batch: _Batch, given: int, now: float) -> None:
-        """Note what the nexus has accepted; with the last event also those rows that were left out."""
-        if not batch.events:
-            given += batch.left_out
+        """Note what the nexus has accepted, and with it those rows before that are no events for it."""
+        if batch.steps is not None:
+            given = batch.rows_of(given)
         if given:
             self._peer.accepted(batch.arrival, given, now)
 
@@ -207,12 +209,29 @@ class Line:
 class _Batch:
     """Events of one frame that are on their way into the nexus."""
 
-    __slots__ = ("arrival", "events", "left_out")
+    __slots__ = ("arrival", "events", "steps")
 
-    def __init__(self, arrival: Arrival, events: deque[Event[Any]], left_out: int) -> None:
+    def __init__(
+        self, arrival: Arrival, events: deque[Event[Any]], made: Sequence[Event[Any] | None]
+    ) -> None:
         self.arrival = arrival
         self.events = events
-        self.left_out = left_out
+        self.steps: deque[int] | None = None  # bounded by a frame
+        """How many rows each event accounts for, and those after the last; None where it is one each."""
+        if len(events) < len(made):
+            self.steps = deque([0])  # bounded by a frame
+            for event in made:
+                self.steps[-1] += 1
+                if event is not None:
+                    self.steps.append(0)
+
+    def rows_of(self, given: int) -> int:
+        """Return how many rows are dealt with after so many further events."""
+        assert self.steps is not None
+        rows = sum(self.steps.popleft() for _ in range(given))
+        if not self.events and self.steps:
+            rows += self.steps.popleft()
+        return rows
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -202,7 +202,7 @@ class Link(EventConsumer, EventProducer):
             taken=self._taken,
             accepted=sum(flow.accepted for flow in flows) + self._peers.accepted_before,
             waiting=sum(len(flow) for flow in flows),
-            lost=dict(self._peers.lost),
+            lost=self._peers.lost_of_all(),
             resent=sum(flow.resent for flow in flows),
             received=self._received,
             duplicates=sum(peer.inflow.duplicates for peer in self._peers if peer.inflow),
@@ -298,7 +298,7 @@ class Link(EventConsumer, EventProducer):
         if event._meta is None and len(self._lines) == len(self._peers) == 1:
             # The short way: one other side, connected, and an event without anything but its four fields.
             ((only, its_line),) = self._lines.items()
-            if only.outflow.push(event.priority, self._rows.pack(event, 0.0)):
+            if only.outflow.push(event.priority, self._rows.pack(event)):
                 self._taken += 1
                 its_line.pushed(event.priority)
                 return True
@@ -309,14 +309,14 @@ class Link(EventConsumer, EventProducer):
         if not targets:
             return True
         priority = event.priority
-        row = self._rows.pack(event, asyncio.get_running_loop().time() if event._meta is not None else 0.0)
+        row, deadline = self._rows.pack(event), event.deadline
         if len(targets) > 1:
             targets = [peer for peer in targets if not self._is_forgotten(peer, priority, len(row))]
             if any(not self._has_room(peer, priority, len(row)) for peer in targets):
                 return False
         for peer in targets:
-            if not peer.outflow.push(priority, row) and not (
-                self._has_room(peer, priority, len(row)) and peer.outflow.push(priority, row)
+            if not peer.outflow.push(priority, row, deadline) and not (
+                self._has_room(peer, priority, len(row)) and peer.outflow.push(priority, row, deadline)
             ):
                 return False
             self._taken += 1
@@ -340,7 +340,6 @@ class Link(EventConsumer, EventProducer):
         while not peer.outflow.has_room(priority, size):
             if self.limits.away == "block" or peer in self._lines or not peer.outflow.shed(priority):
                 return False
-            self._peers.lose("shed", 1)
         return True
 
     def _is_forgotten(self, peer: Peer, priority: int, size: int) -> bool:
@@ -452,11 +451,11 @@ class Link(EventConsumer, EventProducer):
 
     # What comes.
 
-    def _event(self, row: list[Any], priority: int, now: float, plain: EventMeta) -> Event[Any] | None:
+    def _event(self, row: list[Any], priority: int, ahead: float, plain: EventMeta) -> Event[Any] | None:
         """Make an event; None for one that is left out, which is counted."""
         assert self._nexus is not None
         try:
-            event = self._rows.unpack(row, priority, now, plain)
+            event = self._rows.unpack(row, priority, ahead, plain)
         except BadEvent as exc:
             logger.warning("%s leaves out an event: %s", self.name, exc)
             self._leave_out("bad")
@@ -478,8 +477,7 @@ class Link(EventConsumer, EventProducer):
     def _reply(self, peer: Peer, reply: Event[Any]) -> None:
         """Take an answer back to where the question came from."""
         back = reply.evolve(route=reply.route[:-1], path=())
-        row = self._rows.pack(back, asyncio.get_running_loop().time())
-        if not peer.outflow.push(reply.priority, row):
+        if not peer.outflow.push(reply.priority, self._rows.pack(back), reply.deadline):
             raise QueueFull(
                 f"{self.name}: {self.limits.maxsize} events of priority {reply.priority} wait already"
             )

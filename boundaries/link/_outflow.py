@@ -1,7 +1,8 @@
 """The sending half of a link: lanes, sequence numbers, credit, and what comes again. No I/O.
 
 It holds every event from the moment it was accepted until the other side has accepted it. Fed with
-acknowledgements and a clock, it says which frames may go now.
+acknowledgements and a clock, it says which frames may go now. What is given up after it has got its number
+leaves `NOTHING` in its place, so that numbers have no gaps.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Final
 
-from nexus.boundaries.link._frames import LEAST, MOST, Ack, LaneAck, pack_events
+from nexus.boundaries.link._frames import LEAST, MOST, NOTHING, Ack, LaneAck, pack_events
 from nexus.errors import BadCall
 
 __all__ = ["FRAME_EVENTS", "Outflow"]
@@ -27,7 +28,22 @@ INFINITY: Final = float("inf")
 class _Lane:
     """One priority: what is on its way, and what waits behind it."""
 
-    __slots__ = ("base", "bytes", "flight", "gap", "held", "limit", "priority", "resend_at", "waiting")
+    __slots__ = (
+        "base",
+        "bytes",
+        "deadlines",
+        "flight",
+        "flying",
+        "gap",
+        "given_up",
+        "held",
+        "limit",
+        "priority",
+        "resend_at",
+        "sent",
+        "sizes",
+        "waiting",
+    )
 
     def __init__(self, priority: int) -> None:
         self.priority = priority
@@ -39,15 +55,61 @@ class _Lane:
         self.limit = 0
         """The last sequence number that may be sent; 0 before the other side has said so."""
         self.held: tuple[tuple[int, int], ...] = ()
-        """Ranges that the other side holds beyond a gap."""
+        """Ranges that the other side has, and has not accepted."""
         self.gap = 0
         """Where the gap began for which something was sent again last."""
         self.resend_at = INFINITY
+        self.sent = 0
+        """The last number that was ever sent."""
+        self.flying = 0
+        """Bytes of what is on its way."""
+        self.sizes: deque[int] = deque()  # bounded by `flight`
+        """Bytes of each on its way, where that does not hold them itself."""
+        self.deadlines: dict[int, float] = {}
+        """By number, of those that were not sent yet and have one."""
+        self.given_up: set[int] = set()
+        """Numbers of those that are no events any more."""
+
+    @property
+    def first_gap(self) -> int:
+        """The first number that the other side does not have, though it has later ones; 0 for none."""
+        if not self.held or self.held[0][0] > self.base:
+            return self.base if self.held else 0
+        return self.held[0][1] + 1 if len(self.held) > 1 else 0
 
     @property
     def count(self) -> int:
-        """Events it holds."""
+        """Events it holds, and places of those that were given up."""
         return len(self.flight) + len(self.waiting)
+
+    def give_up(self, number: int, place: deque[bytes]) -> None:
+        """Put nothing in the place of an event."""
+        at = number - self.base - (len(self.flight) if place is self.waiting else 0)
+        self.bytes += len(NOTHING) - len(place[at])
+        place[at] = NOTHING
+        self.given_up.add(number)
+
+    def let_go(self, count: int) -> int:
+        """Let go of the first ones; return how many of them were events."""
+        flight = self.flight
+        flew = min(count, len(flight))
+        size = flown = sum(len(flight.popleft()) for _ in range(flew))
+        if self.sizes:
+            flown = sum(self.sizes.popleft() for _ in range(flew))
+        size += sum(len(self.waiting.popleft()) for _ in range(count - flew))
+        self.bytes -= size
+        self.flying -= flown
+        numbers = range(self.base, self.base + count)
+        self.base += count
+        if self.deadlines and self.base > self.sent + 1:
+            for number in numbers:
+                self.deadlines.pop(number, None)
+        self.sent = max(self.sent, self.base - 1)
+        if not self.given_up:
+            return count
+        gone = self.given_up.intersection(numbers)
+        self.given_up -= gone
+        return count - len(gone)
 
 
 class Outflow:
@@ -58,27 +120,38 @@ class Outflow:
         max_bytes: bytes a lane holds; one larger event is let in when it is alone.
         patience: seconds after which what was sent and not acknowledged is sent again, at first; doubled
             each time in a row. Over a transport that loses nothing it is never needed.
+        keeps: whether what was sent is kept until it is accepted. Otherwise it goes once, and what would have
+            to go again is given up.
     """
 
-    def __init__(self, maxsize: int = 10_000, max_bytes: int = 64 * 2**20, patience: float = 1.0) -> None:
+    def __init__(
+        self,
+        maxsize: int = 10_000,
+        max_bytes: int = 64 * 2**20,
+        patience: float = 1.0,
+        *,
+        keeps: bool = True,
+    ) -> None:
         self.maxsize = maxsize
         self.max_bytes = max_bytes
         self.patience = patience
+        self.keeps = keeps
         self.accepted = 0
         """Events the other side has accepted."""
-        self.given_up = 0
-        """Events that were given up while nobody was there."""
+        self.lost: dict[str, int] = {}
+        """Events that were given up, by reason: ``shed``, ``expired``, ``unacknowledged``."""
         self.resent = 0
         """Events that were sent more than once."""
         self._lanes: dict[int, _Lane] = {}
         self._order: list[int] = []
         self._window = 0
+        self._lane_bytes = self._total_bytes = 2**63
         self._open = False
         self._tries = 0
 
     def __len__(self) -> int:
         """Events that are held, on their way or not."""
-        return sum(lane.count for lane in self._lanes.values())
+        return sum(lane.count - len(lane.given_up) for lane in self._lanes.values())
 
     @property
     def lanes(self) -> tuple[tuple[int, int], ...]:
@@ -87,10 +160,14 @@ class Outflow:
 
     def depths(self) -> dict[int, int]:
         """Return how many events each priority holds."""
-        return {lane.priority: lane.count for lane in self._lanes.values() if lane.count}
+        counts = {lane.priority: lane.count - len(lane.given_up) for lane in self._lanes.values()}
+        return {priority: count for priority, count in counts.items() if count}
 
-    def push(self, priority: int, row: bytes) -> bool:
+    def push(self, priority: int, row: bytes, deadline: float | None = None) -> bool:
         """Take an event, as JSON; False when its lane has no room.
+
+        Args:
+            deadline: seconds on the clock after which it is not sent any more.
 
         Raises:
             BadCall: the priority is out of range, or one too many.
@@ -104,6 +181,8 @@ class Outflow:
             return False
         lane.waiting.append(row)
         lane.bytes = size
+        if deadline is not None:
+            lane.deadlines[lane.base + held] = deadline
         return True
 
     def has_room(self, priority: int, size: int) -> bool:
@@ -119,22 +198,29 @@ class Outflow:
         lane = self._lanes.get(priority)
         if lane is None or not lane.count:
             return False
-        lane.bytes -= len((lane.flight or lane.waiting).popleft())
-        lane.base += 1
-        self.given_up += 1
+        if lane.let_go(1):
+            self._lose("shed")
         return True
 
     def opened(self) -> None:
         """Note that there is a new connection; nothing may go before its first `acknowledged`."""
         self._open = False
+        self._lane_bytes = self._total_bytes = 2**63
         self._tries = 0
         for lane in self._lanes.values():
             self.resent += len(lane.flight)
             lane.waiting.extendleft(reversed(lane.flight))
             lane.flight.clear()
+            lane.sizes.clear()
+            lane.flying = 0
             lane.limit = lane.gap = 0
             lane.held = ()
             lane.resend_at = INFINITY
+
+    def allowed(self, lane_bytes: int, total_bytes: int) -> None:
+        """Note how many bytes may be on their way, of one lane and of all; one event of a lane always may."""
+        self._lane_bytes = lane_bytes
+        self._total_bytes = total_bytes
 
     def acknowledged(self, ack: Ack, now: float) -> int:
         """Let go of what is accepted, and go by the new limits; return how many events were accepted.
@@ -167,7 +253,10 @@ class Outflow:
                 yield from self._again(lane, now)
             limit = lane.limit or lane.base - 1 + self._window
             while lane.waiting and lane.base + len(lane.flight) <= limit:
-                yield self._frame(lane, limit, now)
+                room = self._room(lane)
+                if lane.flight and len(lane.waiting[0]) > room:
+                    break
+                yield self._frame(lane, limit, room, now)
 
     @property
     def next_time(self) -> float:
@@ -178,6 +267,14 @@ class Outflow:
     def is_stalled(self) -> bool:
         """Whether events wait for credit, or for a connection."""
         return any(lane.waiting for lane in self._lanes.values())
+
+    def _room(self, lane: _Lane) -> int:
+        """Return how many bytes more may be on their way."""
+        flying = sum(each.flying for each in self._lanes.values())
+        return min(self._lane_bytes - lane.flying, self._total_bytes - flying)
+
+    def _lose(self, reason: str) -> None:
+        self.lost[reason] = self.lost.get(reason, 0) + 1
 
     def _lane(self, priority: int) -> _Lane:
         if not LEAST <= priority <= MOST:
@@ -191,28 +288,29 @@ class Outflow:
     def _acknowledge(self, lane: _Lane, found: LaneAck, now: float) -> int:
         # After a reconnect the other side may have accepted what was not sent on this connection.
         count = max(0, min(found.accepted - lane.base + 1, lane.count))
-        for _ in range(count):
-            lane.bytes -= len((lane.flight or lane.waiting).popleft())
-        lane.base += count
+        accepted = lane.let_go(count)
         lane.limit = max(lane.limit, found.limit, lane.base - 1)
         lane.held = found.held
         if not lane.flight:
             lane.resend_at = INFINITY
-        elif found.held and lane.gap != lane.base:
+        elif lane.first_gap not in (0, lane.gap):
             lane.resend_at = now  # something came after it: it is lost, or late
         elif count:
             lane.resend_at = now + self.patience
-        return count
+        return accepted
 
     def _again(self, lane: _Lane, now: float) -> Iterator[bytes]:
         """Send again what is not known to be there; of a gap, what lies before the last that is there."""
-        known = lane.held[-1][0] if lane.held else 2**63
-        lane.gap = lane.base
+        lane.gap = lane.first_gap
+        known = lane.held[-1][0] if lane.gap else 2**63
         rows: list[bytes] = []
         size = 0
         missing = _missing(lane.base, min(lane.base + len(lane.flight), known), lane.held)
         first = 0
         for number in missing:
+            if not self.keeps and number not in lane.given_up:
+                lane.give_up(number, lane.flight)
+                self._lose("unacknowledged")
             row = lane.flight[number - lane.base]
             if rows and (
                 number != first + len(rows) or len(rows) >= FRAME_EVENTS or size + len(row) > FRAME_BYTES
@@ -229,21 +327,56 @@ class Outflow:
         self._tries += 1
         lane.resend_at = now + self.patience * 2.0 ** min(self._tries, 6)
 
-    def _frame(self, lane: _Lane, limit: int, now: float) -> bytes:
+    def _frame(self, lane: _Lane, limit: int, room: int, now: float) -> bytes:
         """Make the next frame of a lane; there is something that may go."""
         first = lane.base + len(lane.flight)
         rows: list[bytes] = []
         size = 0
         waiting, flight = lane.waiting, lane.flight
         most = min(len(waiting), limit - first + 1, FRAME_EVENTS)
-        while len(rows) < most and (not rows or size + len(waiting[0]) <= FRAME_BYTES):
-            row = waiting.popleft()
+        room = min(room, FRAME_BYTES)
+        is_plain = self.keeps and not lane.deadlines
+        while len(rows) < most:
+            if not is_plain:
+                self._look(lane, first + len(rows), now)
+            row = waiting[0]
+            if rows and size + len(row) > room:
+                break
+            waiting.popleft()
             flight.append(row)
             rows.append(row)
             size += len(row)
+        lane.flying += size
+        if not is_plain:
+            self._went(lane, first, rows)
+        lane.sent = max(lane.sent, first + len(rows) - 1)
         if lane.resend_at == INFINITY:
             lane.resend_at = now + self.patience
         return pack_events(lane.priority, first, _micros(now), rows)
+
+    def _look(self, lane: _Lane, number: int, now: float) -> None:
+        """Give up the event that is to go next if it is too late, or must not go again."""
+        if number in lane.given_up:
+            return
+        if number <= lane.sent:
+            # What went before may be there, and may have been accepted: only the other side knows.
+            if not self.keeps:
+                lane.give_up(number, lane.waiting)
+                self._lose("unacknowledged")
+        elif now > lane.deadlines.get(number, INFINITY):
+            lane.give_up(number, lane.waiting)
+            self._lose("expired")
+
+    def _went(self, lane: _Lane, first: int, rows: list[bytes]) -> None:
+        """Forget what need not be known any more of rows that were sent."""
+        if lane.deadlines:
+            for number in range(first, first + len(rows)):
+                lane.deadlines.pop(number, None)
+        if not self.keeps:
+            for place, row in enumerate(rows, len(lane.flight) - len(rows)):
+                lane.sizes.append(len(row))
+                lane.bytes += len(NOTHING) - len(row)
+                lane.flight[place] = NOTHING
 
 
 def _missing(first: int, end: int, held: tuple[tuple[int, int], ...]) -> Iterator[int]:

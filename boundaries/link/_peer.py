@@ -9,7 +9,7 @@ from __future__ import annotations
 import hmac
 import secrets
 from collections.abc import Callable, Iterator
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import attrs
 
@@ -21,6 +21,7 @@ from nexus.boundaries.link._frames import (
     Hello,
     Ping,
     Pong,
+    Row,
     pack,
     unpack,
 )
@@ -50,6 +51,11 @@ class LinkLimits:
     least_window: int = 2
     most_window: int = 8192
     """Events of one priority that may be under way to this side, at least and at most."""
+    window_bytes: int = 8 * 2**20
+    """Bytes of one priority that may be under way to this side, or wait for its nexus; one event may be
+    larger."""
+    window_bytes_total: int = 64 * 2**20
+    """The same of all priorities of one other side together."""
     target: float = 0.005
     """Seconds of delay on the way that the window is adapted to."""
     heartbeat: float = 2.0
@@ -75,7 +81,8 @@ class Arrival:
     priority: int
     sent: int
     """Microseconds on the sender's clock."""
-    rows: list[list[Any]]
+    rows: list[Row]
+    """None where there is no event: it was given up on the other side."""
 
 
 class Peer:
@@ -236,7 +243,15 @@ class Peer:
             self._replies.append(answer)
 
     def _own_hello(self) -> Hello:
-        return Hello(*self._who(), self._source, self._lanes, self._token)
+        limits = self.limits
+        return Hello(
+            *self._who(),
+            self._source,
+            self._lanes,
+            self._token,
+            lane_bytes=limits.window_bytes,
+            total_bytes=limits.window_bytes_total,
+        )
 
     def _greet(self, hello: Hello, now: float) -> None:
         if self.hello is not None:
@@ -259,7 +274,14 @@ class Peer:
         if inflow is None:
             # Another source means that the other side has begun anew; nothing of the old one comes again.
             limits = self.limits
-            inflow = Inflow(least=limits.least_window, most=limits.most_window, target=limits.target)
+            inflow = Inflow(
+                least=limits.least_window,
+                most=limits.most_window,
+                target=limits.target,
+                lane_bytes=limits.window_bytes,
+                total_bytes=limits.window_bytes_total,
+            )
             self._inflows = {hello.source: inflow}
         self._inflow = inflow
         inflow.opened(hello)
+        self.outflow.allowed(hello.lane_bytes, hello.total_bytes)

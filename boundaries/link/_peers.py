@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator
 
 from nexus.boundaries.link._frames import Hello
@@ -27,7 +28,7 @@ class Peers:
         self, name: str, most: int, make: Callable[[], Peer], is_connected: Callable[[Peer], bool]
     ) -> None:
         self.lost: dict[str, int] = {}
-        """Events given up, by reason."""
+        """Events given up, by reason, of those who are given up themselves."""
         self.accepted_before = 0
         """Events that those had accepted who are given up."""
         self._name = name
@@ -72,11 +73,20 @@ class Peers:
         """Count events that are given up."""
         self.lost[reason] = self.lost.get(reason, 0) + count
 
+    def lost_of_all(self) -> dict[str, int]:
+        """Return how many events were given up, by reason."""
+        found = Counter(self.lost)
+        for peer in self:
+            found.update(peer.outflow.lost)
+        return dict(found)
+
     def forget(self, peer: Peer) -> None:
         """Give up one that is away, with what is held for it."""
         self._known = {name: each for name, each in self._known.items() if each is not peer}
         self.all = list(self._known.values())
         self.accepted_before += peer.outflow.accepted
+        for reason, count in peer.outflow.lost.items():
+            self.lose(reason, count)
         if held := len(peer.outflow):
             self.lose("forgotten", held)
             logger.warning("%s gives up %d events for somebody who did not come back", self._name, held)

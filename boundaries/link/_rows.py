@@ -1,8 +1,8 @@
 """Events as rows of a link's frames, and back: the only place that knows what of an event travels.
 
-A row is ``[id, type, payload]``, or ``[id, type, payload, metadata]`` with those that there are of: ``left``,
-seconds until the deadline; ``headers``; ``correlation``; ``route`` and ``reply_to``, the way back of replies;
-``path``, the domains it had left behind before the one it comes from.
+A row is ``[id, type, payload]``, or ``[id, type, payload, metadata]`` with those that there are of: ``due``,
+the deadline in microseconds on the sender's clock; ``headers``; ``correlation``; ``route`` and ``reply_to``,
+the way back of replies; ``path``, the domains it had left behind before the one it comes from.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ __all__ = ["MAX_HOPS", "Rows"]
 MAX_HOPS = 8
 """Domains that an event may leave behind."""
 
-INFINITY: Final = float("inf")
 SMALL: Final = 66
 """Bytes of a row that cannot be too deep."""
 LARGE: Final = 2**18
@@ -31,7 +30,10 @@ LARGE: Final = 2**18
 DEEP: Final = 32
 """Lists and objects of a row that may be too deep."""
 
-_WORDS = {"left", "headers", "correlation", "route", "reply_to", "path"}
+MOST_TIME: Final = 2.0**42
+"""Seconds on the clock that a deadline may be at; a later one is none."""
+
+_WORDS = {"due", "headers", "correlation", "route", "reply_to", "path"}
 
 
 class Rows:
@@ -44,7 +46,7 @@ class Rows:
     def __init__(self, types: Iterable[type[NamedEvent[Any]]] = ()) -> None:
         self._classes: Mapping[int | str, type[NamedEvent[Any]]] = {event_type_of(cls): cls for cls in types}
 
-    def pack(self, event: Event[Any], now: float) -> bytes:
+    def pack(self, event: Event[Any]) -> bytes:
         """Make a row of an event.
 
         Raises:
@@ -57,8 +59,8 @@ class Rows:
                 _check(event, row)
             return row
         words: dict[str, Any] = {}
-        if meta.deadline is not None and meta.deadline != INFINITY:
-            words["left"] = meta.deadline - now
+        if meta.deadline is not None and meta.deadline < MOST_TIME:
+            words["due"] = int(max(meta.deadline, 0.0) * 1e6)
         for name in ("headers", "correlation", "route", "reply_to", "path"):
             value = getattr(meta, name)
             if value is not None and value != ():
@@ -67,10 +69,11 @@ class Rows:
         _check(event, row)
         return row
 
-    def unpack(self, row: list[Any], priority: int, now: float, plain: EventMeta) -> Event[Any]:
+    def unpack(self, row: list[Any], priority: int, ahead: float, plain: EventMeta) -> Event[Any]:
         """Make an event of a row.
 
         Args:
+            ahead: seconds by which the own clock shows more than that of the sender, as far as is known.
             plain: what an event without metadata of its own gets: the domain it comes from, and the way back.
 
         Raises:
@@ -82,7 +85,7 @@ class Rows:
                 return make_event(number, type_, priority, payload, plain)
             metadata: dict[str, Any] = {"path": plain.path, "reply_to": plain.reply_to}
         else:
-            metadata = self._metadata(row[3], now)
+            metadata = self._metadata(row[3], ahead)
             metadata["path"] = (*metadata.get("path", ()), *plain.path)
             if not metadata.get("route"):
                 metadata["reply_to"] = (*metadata.get("reply_to", ()), *plain.reply_to)
@@ -97,15 +100,15 @@ class Rows:
                 raise BadEvent(f"the payload of a {cls.__name__} is a {wanted.__name__}: {exc}") from exc
         return cls(number, payload, priority=priority, **metadata)
 
-    def _metadata(self, words: dict[str, Any], now: float) -> dict[str, Any]:
+    def _metadata(self, words: dict[str, Any], ahead: float) -> dict[str, Any]:
         if not words.keys() <= _WORDS:
             raise BadEvent(f"an event's metadata has {', '.join(sorted(_WORDS))}, not {sorted(words)[:10]!a}")
         found: dict[str, Any] = {}
         for name, value in words.items():
-            if name == "left":
-                if type(value) not in (int, float):
-                    raise BadEvent(f"left is a number of seconds, not {value!a:.50}")
-                found["deadline"] = now + value
+            if name == "due":
+                if type(value) is not int:
+                    raise BadEvent(f"due is a number of microseconds, not {value!a:.50}")
+                found["deadline"] = value / 1e6 + ahead
             elif name == "headers":
                 if not isinstance(value, dict):
                     raise BadEvent(f"headers is an object, not {value!a:.50}")

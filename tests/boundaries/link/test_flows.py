@@ -1,30 +1,32 @@
 """Both halves of a link together: whatever the wire does, all comes once and in the order of its lane."""
 
-from typing import Any
-
 import orjson
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from nexus.boundaries.link._frames import Ack, Events, Hello, pack, unpack
+from nexus.boundaries.link import _inflow
+from nexus.boundaries.link._frames import MAX_FRAME, Ack, Events, Hello, Row, pack, pack_events, unpack
 from nexus.boundaries.link._inflow import Inflow
 from nexus.boundaries.link._outflow import Outflow
 
 PRIORITIES = st.sampled_from([-1, 0, 5])
+LANE_BYTES, TOTAL_BYTES = 400, 700
 
 
 class FlowMachine(RuleBasedStateMachine):
     """A sender and a receiver, with a wire between them that loses, repeats, reorders and breaks."""
 
+    keeps = True
+
     def __init__(self) -> None:
         super().__init__()
         self.now = 0.0
-        self.out = Outflow(maxsize=20, patience=1.0)
-        self.inflow = Inflow(least=2, most=8)
+        self.out = Outflow(maxsize=20, patience=1.0, keeps=self.keeps)
+        self.inflow = Inflow(least=2, most=8, lane_bytes=LANE_BYTES, total_bytes=TOTAL_BYTES)
         self.there: list[bytes] = []
         self.back: list[bytes] = []
-        self.arrived: list[tuple[int, int, list[list[Any]]]] = []
+        self.arrived: list[tuple[int, int, list[Row]]] = []
         self.pushed: dict[int, list[int]] = {}
         self.taken: dict[int, list[int]] = {}
         self.number = 0
@@ -35,11 +37,13 @@ class FlowMachine(RuleBasedStateMachine):
         self.there, self.back, self.arrived = [], [], []
         self.out.opened()
         self.inflow.opened(Hello("x", "x", "x", self.out.lanes))
+        self.out.allowed(LANE_BYTES, TOTAL_BYTES)
 
-    @rule(priority=PRIORITIES)
-    def push(self, priority: int) -> None:
+    @rule(priority=PRIORITIES, size=st.sampled_from([0, 0, 150, 1000]), left=st.sampled_from([None, 0.7]))
+    def push(self, priority: int, size: int = 0, left: float | None = None) -> None:
         self.number += 1
-        if self.out.push(priority, orjson.dumps([self.number, "t", None])):
+        deadline = None if left is None else self.now + left
+        if self.out.push(priority, orjson.dumps([self.number, "t", size * "x"]), deadline):
             self.pushed.setdefault(priority, []).append(self.number)
 
     @rule()
@@ -68,7 +72,7 @@ class FlowMachine(RuleBasedStateMachine):
     def accept(self) -> None:
         if self.arrived:
             priority, sent, rows = self.arrived.pop(0)
-            self.taken.setdefault(priority, []).extend(row[0] for row in rows)
+            self.taken.setdefault(priority, []).extend(row[0] for row in rows if row is not None)
             self.inflow.accepted(priority, len(rows), sent, self.now)
 
     @rule()
@@ -102,16 +106,22 @@ class FlowMachine(RuleBasedStateMachine):
     @invariant()
     def all_comes_once_and_in_order(self) -> None:
         for priority, taken in self.taken.items():
-            assert taken == self.pushed[priority][: len(taken)]
+            assert taken == sorted(set(taken) & set(self.pushed[priority]))
 
     @invariant()
     def the_account_is_exact(self) -> None:
         pushed = sum(map(len, self.pushed.values()))
-        assert self.out.accepted + len(self.out) == pushed
+        assert self.out.accepted + len(self.out) + sum(self.out.lost.values()) == pushed
         assert self.out.accepted <= sum(map(len, self.taken.values()))
 
+    @invariant()
+    def the_receiver_holds_no_more_bytes_than_it_allows(self) -> None:
+        assert all(lane.bytes <= max(LANE_BYTES, 1020) for lane in self.inflow._lanes.values())
+        assert self.inflow.bytes <= TOTAL_BYTES + 3 * 1020
+        assert all(lane.flying >= 0 and lane.bytes >= 0 for lane in self.out._lanes.values())
+
     def teardown(self) -> None:
-        """With a wire that works again everything arrives."""
+        """With a wire that works again everything arrives that was not given up."""
         for _ in range(200):
             self.send()
             while self.there:
@@ -126,11 +136,17 @@ class FlowMachine(RuleBasedStateMachine):
                 frame_back = unpack(self.back.pop(0))
                 assert isinstance(frame_back, Ack)
                 self.out.acknowledged(frame_back, self.now)
-            if not len(self.out):
+            if not any(lane.count for lane in self.out._lanes.values()):
                 break
             self.now += 70.0
             self.ask()
-        assert self.taken == self.pushed
+        missing = sum(map(len, self.pushed.values())) - sum(map(len, self.taken.values()))
+        if self.keeps:
+            assert self.out.lost == ({"expired": missing} if missing else {})
+        else:
+            assert missing <= sum(self.out.lost.values())
+        assert not any(lane.given_up or lane.deadlines or lane.bytes for lane in self.out._lanes.values())
+        assert not self.inflow.bytes
         super().teardown()
 
 
@@ -149,5 +165,104 @@ class FromAnySide(FlowMachine):
         self.send()
 
 
+class WithoutKeeping(FromAnySide):
+    """The same, where what was sent is not kept: what is lost on the way is lost, and counted."""
+
+    keeps = False
+
+
 TestFlows = FromAnySide.TestCase
 TestFlows.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+TestFlowsWithoutKeeping = WithoutKeeping.TestCase
+TestFlowsWithoutKeeping.settings = settings(max_examples=100, stateful_step_count=60, deadline=None)
+
+
+def sent(out: Outflow, now: float) -> list[Events]:
+    """Give what goes now."""
+    found = [unpack(frame) for frame in out.frames(now)]
+    assert all(isinstance(frame, Events) for frame in found)
+    return found  # type: ignore[return-value]
+
+
+def test_what_is_too_late_leaves_its_number_behind() -> None:
+    """An event past its deadline does not go; nothing has its number, and it is counted, once."""
+    out, inflow = Outflow(), Inflow()
+    for number, deadline in enumerate((None, 1.0, 5.0, 1.0)):
+        out.push(0, orjson.dumps([number, "t", None]), deadline)
+    out.acknowledged(Ack(64), 0.0)
+    (frame,) = sent(out, 2.0)
+    assert frame.rows == [[0, "t", None], None, [2, "t", None], None]
+    assert (len(out), out.lost, out.depths()) == (2, {"expired": 2}, {0: 2})
+    inflow.accepted(0, len(inflow.received(frame)), 0, 2.0)
+    ack = inflow.ack()
+    assert ack is not None
+    assert out.acknowledged(ack, 2.0) == 2
+    assert (len(out), out.accepted, out.lost) == (0, 2, {"expired": 2})
+
+
+def test_what_was_sent_in_time_is_not_given_up_later() -> None:
+    """What the other side may have accepted goes again as it was: only that side knows what became of it."""
+    out = Outflow(patience=1.0)
+    out.push(0, b'[1,"t",null]', 1.0)
+    out.acknowledged(Ack(64), 0.0)
+    assert sent(out, 0.5)[0].rows == sent(out, 2.0)[0].rows == [[1, "t", None]]
+    out.opened()
+    out.acknowledged(Ack(64), 3.0)
+    assert sent(out, 3.0)[0].rows == [[1, "t", None]]
+    assert out.lost == {}
+
+
+def test_what_is_not_kept_takes_no_memory_once_it_is_sent() -> None:
+    """Without keeping, what is on its way costs a few bytes; asked for again, it is given up and counted."""
+    out = Outflow(patience=1.0, keeps=False)
+    out.acknowledged(Ack(8192), 0.0)
+    for number in range(100):
+        out.push(0, orjson.dumps([number, "t", "x" * 10_000]))
+    assert sum(len(frame.rows) for frame in sent(out, 0.0)) == 100
+    assert out._lanes[0].bytes == 400
+    assert len(out) == 100
+    out.opened()
+    out.acknowledged(Ack(8192), 1.0)
+    assert [row for frame in sent(out, 1.0) for row in frame.rows] == [None] * 100
+    assert (len(out), out.lost) == (0, {"unacknowledged": 100})
+
+
+def test_large_events_fill_the_window_of_bytes() -> None:
+    """However many events may go, no more bytes do than the other side allows; one event always may."""
+    out = Outflow(max_bytes=2**30)
+    out.acknowledged(Ack(8192), 0.0)
+    out.allowed(8 * 2**20, 12 * 2**20)
+    for priority in (0, 5, 7):
+        for number in range(20):
+            out.push(priority, orjson.dumps([number, "t", "x" * (MAX_FRAME - 100)]))
+    gone = [frame.priority for frame in sent(out, 0.0)]
+    assert [gone.count(priority) for priority in (0, 5, 7)] == [8, 4, 1]
+    out.allowed(1, 1)
+    out.opened()
+    out.acknowledged(Ack(8192), 1.0)
+    out.allowed(1, 1)
+    assert [frame.priority for frame in sent(out, 1.0)] == [0, 5, 7]
+
+
+def test_more_bytes_than_allowed_are_not_taken() -> None:
+    """A side that sends beyond the window of bytes is not listened to until there is room again."""
+    inflow = Inflow(lane_bytes=2**20, total_bytes=2**21)
+    inflow.opened(Hello("x", "x", "x"))
+    inflow.tell_all()
+    inflow.ack()
+    row = orjson.dumps([1, "t", "x" * 500_000])
+    for priority in range(10):
+        for number in range(1, 20):
+            frame = unpack(pack_events(priority, number + (priority % 2), 0, [row]))
+            assert isinstance(frame, Events)
+            inflow.received(frame)
+    assert inflow.bytes <= 2**21 + 10 * (_inflow.SLACK + len(row))
+    assert inflow.refused > 100
+    inflow.accepted(0, 1, 0, 0.0)
+    frame = unpack(pack_events(0, inflow._lanes[0].expected, 0, [row]))
+    assert isinstance(frame, Events)
+    before = inflow.refused
+    while inflow._lanes[0].given:
+        inflow.accepted(0, 1, 0, 0.0)
+    assert inflow.received(frame)
+    assert inflow.refused == before

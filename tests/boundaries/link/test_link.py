@@ -188,14 +188,96 @@ async def test_events_do_not_go_in_circles() -> None:
 
 @virtual_time
 async def test_deadlines_travel() -> None:
-    """What is too late on the other side is expired there, by the time that was left."""
+    """What is too late on the other side is expired there, by the time that was left when it was sent."""
     async with world(delay=(0.5, 0.5)) as it:
         loop = asyncio.get_running_loop()
+        await asyncio.sleep(2)
+        it.far.add_handler("busy", lambda event: asyncio.sleep(0.2))
+        it.near.add_handler("busy", it.link)
+        await it.near.ingest(Event(0, "busy", 0, None))
         await it.near.ingest(Event(1, "t", 0, "soon", deadline=loop.time() + 0.1))
         await it.near.ingest(Event(2, "t", 0, "later", deadline=loop.time() + 10))
         await asyncio.sleep(2)
-        assert it.far.stats().types["t"].handled >= 1
-        assert it.got[-1] == "later"
+        assert it.got == ["later"]
+        assert it.far.stats().types["t"].expired == 1
+
+
+@virtual_time
+async def test_what_is_too_late_never_goes() -> None:
+    """An event whose time is over while it waits in the link is counted there, and does not cross."""
+    async with world(delay=(0.01, 0.01)) as it:
+        it.between.is_cut = True
+        it.between.break_now()
+        await asyncio.sleep(0.1)
+        now = asyncio.get_running_loop().time()
+        for number in range(10):
+            await it.near.ingest(Event(number, "t", 0, number, deadline=now + (1 if number % 2 else 100)))
+        await it.near.drained()
+        await asyncio.sleep(5)
+        it.between.is_cut = False
+        await it.all_across()
+        counts = it.link.counts
+        assert it.got == [0, 2, 4, 6, 8]
+        assert (counts.taken, counts.accepted, counts.waiting, counts.lost) == (10, 5, 0, {"expired": 5})
+        assert it.back.counts.received == 5
+
+
+@virtual_time
+async def test_places_of_nothing_break_no_count() -> None:
+    """Where a connection breaks between events of a frame that some have left, nothing comes twice."""
+    it = World(LinkLimits(maxsize=5000), far=1)
+    it.far.remove_handler("t")
+    got: list[Any] = []
+
+    async def slow(event: Event[Any]) -> None:
+        await asyncio.sleep(0.01)
+        got.append(event.payload)
+
+    it.far.add_handler("t", slow)
+    async with it.near, it.far:
+        await it.link.connected(60)
+        it.between.is_cut = True
+        it.between.break_now()
+        await asyncio.sleep(0.1)
+        now = asyncio.get_running_loop().time()
+        wanted = [number for number in range(300) if number % 3 == 2]
+        for number in range(300):
+            deadline = None if number % 3 == 2 else now + 1
+            await it.near.ingest(Event(number, "t", 0, number, deadline=deadline))
+        await it.near.drained()
+        await asyncio.sleep(5)
+        it.between.is_cut = False
+        for _ in range(10):
+            await it.link.connected(60)
+            await asyncio.sleep(0.033)
+            it.between.break_now()
+            await asyncio.sleep(0.01)
+        await it.all_across()
+    assert got == wanted
+    assert it.link.counts.lost == {"expired": 200}
+
+
+@virtual_time
+async def test_large_events_hold_the_source_up_by_their_bytes() -> None:
+    """Events of a megabyte wait at their source when the far nexus is slow, and all come."""
+    limits = LinkLimits(window_bytes=4 * 2**20, window_bytes_total=6 * 2**20)
+    it = World(limits, far=1)
+    it.far.remove_handler("t")
+    it.far.add_handler("t", lambda event: asyncio.sleep(0.05))
+    most = 0
+    async with it.near, it.far:
+        await it.link.connected(60)
+        for priority in (0, 5):
+            await it.near.ingest_many(Event(n, "t", priority, "x" * 2**19) for n in range(40))
+        while it.back.counts.received < 80:
+            await asyncio.sleep(0.02)
+            inflow = it.back._peers.only().inflow
+            assert inflow is not None
+            most = max(most, inflow.bytes)
+            assert inflow.refused == 0
+        await it.all_across()
+    assert 3 * 2**20 < most <= 6 * 2**20 + 2 * 2**19
+    assert it.link.counts.resent == 0
 
 
 class Hot(NamedEvent[Any]):

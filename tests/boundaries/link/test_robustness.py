@@ -37,7 +37,7 @@ GOOD = [
     HELLO,
     pack_events(0, 1, 5, [ROW]),
     pack_events(0, 4, 5, [ROW, ROW]),
-    pack_events(-1, 1, 5, [orjson.dumps([1, 2, None, {"left": 1.5, "path": ["a"]}])] * 3),
+    pack_events(-1, 1, 5, [orjson.dumps([1, 2, None, {"due": 1500000, "path": ["a"]}])] * 3),
     pack(Ack(64, (LaneAck(0, 0, 64), LaneAck(5, 0, 9, ((2, 3), (5, 5)))))),
     pack(Ping(b"12345678")),
     pack(Pong(b"12345678")),
@@ -75,7 +75,7 @@ def fuzz_peers(seed: object, number: int) -> dict[str, int]:
             peer.accepted(arrival, len(arrival.rows), now)
         if place % 20 == 0:
             list(peer.output(now))
-        held = sum(len(rows) for lane in inflow._lanes.values() for rows in lane.held.values())
+        held = sum(len(rows) for lane in inflow._lanes.values() for rows, _ in lane.held.values())
         found["most_held"] = max(found["most_held"], held)
     return found
 
@@ -155,7 +155,7 @@ def test_what_no_other_side_would_read_is_never_sent(odd: dict[str, Any]) -> Non
     fields: dict[str, Any] = {"id": 1, "type": "t", "priority": 0, "payload": None} | odd
     event: Event[Any] = Event(**fields)
     with pytest.raises(PackerError):
-        Rows().pack(event, 0.0)
+        Rows().pack(event)
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_what_no_other_side_would_read_is_never_sent(odd: dict[str, Any]) -> Non
 )
 def test_what_is_taken_can_be_read(odd: dict[str, Any]) -> None:
     """What is just small and flat enough makes a frame; a deadline that never comes is none."""
-    row = Rows().pack(Event(1, "t", 0, **({"payload": None} | odd)), 0.0)
+    row = Rows().pack(Event(1, "t", 0, **({"payload": None} | odd)))
     assert isinstance(unpack(pack_events(0, 1, 0, [row])), Events)
 
 
