@@ -26,6 +26,7 @@ from ._route import Binding
 from ._run import run_nexus
 from ._source import EventProducer, EventSource, SimpleEventConverter
 from ._stats import Stats
+from ._watchdog import Watchdog
 from .errors import BadCall, InvalidLoopState, LoopAlreadyStarted, LoopStopped
 
 __all__ = ["AsyncEventNexus"]
@@ -333,7 +334,9 @@ class AsyncEventNexus(EventDispatcher, Intake, EventFactory):
         """
         return self._life.stop(self.grace if grace is None else grace)
 
-    def run(self, *, grace: float | None = None, freeze: bool = True) -> StopReport:
+    def run(
+        self, *, grace: float | None = None, freeze: bool = True, watchdog: Watchdog | None = None
+    ) -> StopReport:
         """Run the nexus in an event loop of its own until it is stopped; SIGINT and SIGTERM stop it
         gracefully.
 
@@ -343,10 +346,13 @@ class AsyncEventNexus(EventDispatcher, Intake, EventFactory):
             grace: seconds for what is queued at the stop; None for the nexus's own.
             freeze: take what exists at the start out of the garbage collector's rounds (`gc.freeze`), which
                 keeps the longest waits of urgent events short.
+            watchdog: notices when the event loop does not turn; None for none.
 
         Raises:
             BadCall: an event loop is running here already; await `loop_forever` there.
         """
+        if watchdog is not None:
+            self.register(watchdog)
         return run_nexus(self, self.grace if grace is None else grace, freeze=freeze)
 
     def cleanup(self) -> None:

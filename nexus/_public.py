@@ -22,6 +22,7 @@ from ._stats import Histogram, SourceState, Stats, TypeCounts
 from ._supervisor import SourceStateEvent
 from ._timer import Timer
 from ._version import __version__
+from ._watchdog import Stall, Watchdog
 from .errors import NexusError
 
 anext = anext
@@ -62,11 +63,13 @@ __all__ = [
     "SimpleEventConverter",
     "SourceState",
     "SourceStateEvent",
+    "Stall",
     "Stats",
     "StopReport",
     "Stopping",
     "Timer",
     "TypeCounts",
+    "Watchdog",
     "__version__",
     "anext",
     "create_handler_coro",

@@ -1,5 +1,7 @@
 """`nexus run`: run the nexus a module holds or a file describes until a signal stops it."""
 
+import os
+
 import click
 
 __all__ = ["command"]
@@ -15,8 +17,25 @@ CUT_SHORT = 75
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the report as one JSON object.")
 @click.option("--check", is_flag=True, help="Look for mistakes in a file, draw it, and run nothing.")
+@click.option(
+    "--watchdog",
+    "period",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="Log what every thread does when the event loop has not turned for so long. Default: 5 where a "
+    "service manager sets NOTIFY_SOCKET, else not watched.",
+)
+@click.option("--abort", is_flag=True, help="End with status 70 then, after 5 s or those of --watchdog.")
 @click.pass_context
-def command(ctx: click.Context, target: str, grace: float | None, as_json: bool, check: bool) -> None:
+def command(
+    ctx: click.Context,
+    target: str,
+    grace: float | None,
+    as_json: bool,
+    check: bool,
+    period: float | None,
+    abort: bool,
+) -> None:
     """Run a nexus until SIGINT or SIGTERM, then report.
 
     MODULE is imported with the current directory on the path; ATTRIBUTE is an AsyncEventNexus, or a plain or
@@ -24,8 +43,10 @@ def command(ctx: click.Context, target: str, grace: float | None, as_json: bool,
     have ended, too. The first signal stops its sources and drains its queue for as long as --grace allows; a
     second one ends it at once.
 
-    Exit status: 0 after a clean stop, 75 when the grace period cut it short, 2 when a file has mistakes.
+    Exit status: 0 after a clean stop, 75 when the grace period cut it short, 70 when --abort ended it, 2 when
+    a file has mistakes.
     """
+    from nexus import Watchdog
     from nexus.cli._mermaid import flowchart
     from nexus.cli._report import as_lines, as_object
     from nexus.cli._target import is_file, load
@@ -43,7 +64,9 @@ def command(ctx: click.Context, target: str, grace: float | None, as_json: bool,
         raise click.UsageError("--check is for a file, such as nexus.toml")
     else:
         made, domain = None, load(target)
-    report = domain.run(grace=grace)
+    watched = period is not None or abort or "NOTIFY_SOCKET" in os.environ
+    watchdog = Watchdog(period or 5.0, abort=abort) if watched else None
+    report = domain.run(grace=grace, watchdog=watchdog)
     if made is not None and not as_json:
         notes = made.lines()
     click.echo(as_object(report) if as_json else "\n".join([as_lines(report), *notes]))
