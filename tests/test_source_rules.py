@@ -18,6 +18,7 @@ OWNERS = (
     "nexus._timer",
     "nexus.boundaries.local",
     "nexus.boundaries.link",
+    "nexus.boundaries.outbox",
     "nexus.testing",
     "nexus.adapters._adapted",
 )

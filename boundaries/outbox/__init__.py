@@ -1,0 +1,23 @@
+"""The outbox: rows that wait on the disk until another side has accepted them."""
+
+from nexus.boundaries.outbox._kinds import (
+    Connection,
+    Cursor,
+    LaneContents,
+    NoOutbox,
+    OutboxDamaged,
+    OutboxInUse,
+    OutboxState,
+)
+from nexus.boundaries.outbox._outbox import Outbox
+
+__all__ = [
+    "Outbox",
+    "OutboxState",
+    "LaneContents",
+    "Cursor",
+    "Connection",
+    "OutboxDamaged",
+    "OutboxInUse",
+    "NoOutbox",
+]
