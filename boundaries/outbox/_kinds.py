@@ -54,7 +54,7 @@ class LaneContents:
 class Cursor:
     """How far the rows of one source and priority have come in."""
 
-    accepted: int
+    accepted: int = 0
     """All numbers up to this one were accepted."""
     beyond: tuple[tuple[int, int], ...] = ()
     """First and last of the runs after it that were accepted as well; ascending."""

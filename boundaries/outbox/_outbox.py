@@ -92,6 +92,7 @@ class Outbox:
         if synchronous not in ("full", "normal"):
             raise ConfigError(f"synchronous: found {synchronous!r}, allowed: full or normal")
         self.max_bytes = max_bytes
+        self.synchronous = synchronous
         self._store = Store(os.path.abspath(self.path), synchronous, connect, files)
         self._worker = Worker(f"outbox[{os.path.basename(self.path)}]")
         self._run: Run = run or self._worker.call
@@ -103,6 +104,7 @@ class Outbox:
         self._task: asyncio.Task[None] | None = None
         self._wake: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._users = 0
         self._closing = False
         self._quiet = False
         self._size = 0
@@ -116,7 +118,7 @@ class Outbox:
     # Its life
 
     async def open(self, *, create: bool = True) -> None:
-        """Open the file and start; does nothing if it is open.
+        """Open the file and start; if it is open, count one more who uses it.
 
         Args:
             create: whether a missing file is made.
@@ -128,6 +130,7 @@ class Outbox:
         """
         async with self._lock:
             if self._task is not None:
+                self._users += 1
                 return
             try:
                 await self._run(lambda: self._store.open(create=create))
@@ -139,6 +142,7 @@ class Outbox:
             self._tails = {key: Tail(lane.last) for key, lane in self._store.lanes.items()}
             self._next, self._size, self._pending_rows, self._commits = Batch(), 0, 0, 0
             self._closing = False
+            self._users = 1
             self._measure()
             self._task = asyncio.get_running_loop().create_task(
                 self._write(), name=f"outbox[{self.path}].write"
@@ -146,13 +150,14 @@ class Outbox:
         self._tell("open")
 
     async def aclose(self) -> None:
-        """Commit what waits, for up to 5 seconds, and close; does nothing if it is closed.
+        """Commit what waits, for up to 5 seconds, and close, if nobody else has opened it; may be repeated.
 
         What the disk does not take in that time is not stored, and nobody was told that it is: `then` calls
         nothing, and effects get the error.
         """
         task = self._task
-        if task is None:
+        self._users = max(0, self._users - 1)
+        if task is None or self._users:
             return
         self._closing = True
         self._stir()
@@ -188,6 +193,11 @@ class Outbox:
         await self.aclose()
 
     # What is there
+
+    @property
+    def is_open(self) -> bool:
+        """Whether something may be put."""
+        return self._task is not None
 
     @property
     def source(self) -> str:

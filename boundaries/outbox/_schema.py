@@ -43,8 +43,8 @@ TABLES = {
 PAGE = 4096
 
 FULL, IOERR, BUSY, CORRUPT, NOTADB = 13, 10, 5, 11, 26
-DISK = {IOERR, FULL, 7, 8, 14, 15, 23}
-"""Primary codes of errors that pass: also out of memory, read-only, cannot open, protocol, authorization."""
+DISK = {IOERR, FULL, 6, 7, 8, 14, 15, 23}
+"""Primary codes of errors that pass: also locked, out of memory, read-only, cannot open, and two more."""
 SHORT_READ = 522
 FSYNC = {1034, 1290}
 """Extended codes after which written data may never reach the disk: of a file, of a directory."""

@@ -255,6 +255,16 @@ async def test_opened_and_closed_as_often_as_one_likes(path: Path) -> None:
         assert outbox.state.stored_rows == 3
 
 
+async def test_file_closes_with_its_last_user(path: Path) -> None:
+    """Two that use one outbox may each open and close it."""
+    async with Outbox(path) as outbox:
+        async with outbox:
+            pass
+        fill(outbox, 1)
+        await outbox.durable()
+    assert outbox.state.condition == "closed"
+
+
 async def test_file_is_its_owners_alone(path: Path) -> None:
     """Nobody else may read what may be secret."""
     async with Outbox(path) as outbox:
