@@ -22,8 +22,8 @@ import attrs
 from nexus.adapters._base import Receiver, Sender
 from nexus.adapters._wire import Wire
 from nexus.adapters.packing import bytes_packer, bytes_unpacker
-from nexus.boundaries.link._ends import HELLO
-from nexus.boundaries.link._frames import MAX_FRAME
+from nexus.boundaries.link._ends import FIRST
+from nexus.boundaries.link._frames import MAX_WIRE
 from nexus.errors import ConfigError, EndOfData, LinkDown
 
 __all__ = ["AdapterDialler", "AdapterWire"]
@@ -179,7 +179,7 @@ class AdapterWire:
                 raise ConnectionResetError("the other side has begun anew")
             self._other = part.source
         message = self._joined(part)
-        if message is None or (not self._is_greeted and message[:1] != HELLO):
+        if message is None or (not self._is_greeted and message[:1] not in FIRST):
             return None  # what overtook the hello comes again
         self._is_greeted = True
         return message
@@ -188,14 +188,14 @@ class AdapterWire:
         """Join the parts of a frame."""
         if part.count == 1:
             return part.body
-        if part.count > MAX_FRAME // (LEAST_SIZE - _HEAD.size) + 1:
+        if part.count > MAX_WIRE // (LEAST_SIZE - _HEAD.size) + 1:
             return None
         parts = self._unfinished.setdefault(part.number, _Parts())
         if part.place not in parts.bodies:
             parts.bodies[part.place] = part.body
             parts.size += len(part.body)
         if len(parts.bodies) < part.count:
-            if parts.size > MAX_FRAME:
+            if parts.size > MAX_WIRE:
                 del self._unfinished[part.number]
             elif len(self._unfinished) > UNFINISHED:
                 self._unfinished.popitem(last=False)

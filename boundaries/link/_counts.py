@@ -35,3 +35,5 @@ class LinkCounts:
     """Events that came, or were to go, and were left out, by reason: ``loop``, ``hops``, ``bad``."""
     peers: int
     """Other sides that are connected."""
+    forged: int = 0
+    """Frames that came over a wire that others can reach, without the proof of the token; left out."""

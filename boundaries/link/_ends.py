@@ -11,9 +11,10 @@ import attrs
 from nexus.adapters._link import Link as Connection
 from nexus.adapters._url import Url
 from nexus.adapters._wire import Wire
+from nexus.boundaries.link._frames import CHALLENGE, HELLO
 from nexus.errors import ConfigError
 
-__all__ = ["HELLO", "Dialler", "Door", "FunctionDialler", "MakeDoor", "dialler_of", "door_of"]
+__all__ = ["FIRST", "Dialler", "Door", "FunctionDialler", "MakeDoor", "dialler_of", "door_of"]
 
 TRANSPORTS: Final[Mapping[str, str]] = {
     "tcp": "nexus.boundaries.link._tcp",
@@ -25,7 +26,7 @@ TRANSPORTS: Final[Mapping[str, str]] = {
 CHAOS: Final = "chaos+"
 """What stands before a scheme whose wires are to be made worse."""
 
-HELLO: Final = b"\1"
+FIRST: Final = (HELLO, CHALLENGE)
 """What the first frame of each side begins with; by it a transport without connections knows a new one."""
 
 _OF_THE_LINK: Final = ("name", "limits", "types", "token")

@@ -12,6 +12,8 @@ priority and consecutive sequence numbers, which begin at 1.
   ranges are held (uint16), and these, first and last (uint64 each).
 - ``PING``, ``PONG``: eight bytes that come back as they are.
 - ``BYE``: why the connection ends, in UTF-8.
+- ``CHALLENGE``: see `SealedWire`; it comes before the hello where both sides know a token, and each frame
+  that follows ends with a code of 16 bytes.
 """
 
 from __future__ import annotations
@@ -27,7 +29,11 @@ from nexus.adapters.packing import JSONUnpacker
 from nexus.errors import BadEvent, UnpackerError
 
 __all__ = [
+    "BYE",
+    "CHALLENGE",
+    "HELLO",
     "MAX_FRAME",
+    "MAX_WIRE",
     "NOTHING",
     "Ack",
     "Row",
@@ -48,6 +54,8 @@ __all__ = [
 VERSION: Final = 2
 MAX_FRAME: Final = 1024 * 1024
 """Bytes of a frame."""
+MAX_WIRE: Final = MAX_FRAME + 16
+"""Bytes of a frame with its code."""
 MAX_EVENTS: Final = 1024
 """Events of a frame."""
 MAX_LANES: Final = 64
@@ -58,7 +66,11 @@ NOTHING: Final = b"null"
 """A row that is no event."""
 LEAST, MOST = -(2**31), 2**31 - 1
 
-_HELLO, _EVENTS, _ACK, _PING, _PONG, _BYE = range(1, 7)
+_HELLO, _EVENTS, _ACK, _PING, _PONG, _BYE, _CHALLENGE = range(1, 8)
+HELLO: Final = bytes((_HELLO,))
+BYE: Final = bytes((_BYE,))
+CHALLENGE: Final = bytes((_CHALLENGE,))
+"""What such frames begin with."""
 _EVENTS_HEAD = struct.Struct("!BiQQ")
 _ACK_HEAD = struct.Struct("!BI")
 _LANE = struct.Struct("!iQQH")
@@ -90,8 +102,6 @@ class Hello:
     """What sends, the same for as long as its sequence numbers go on."""
     lanes: tuple[tuple[int, int], ...] = ()
     """Priority, and the first sequence number that may still come, of each lane."""
-    token: str = attrs.field(default="", repr=False)
-    """The secret both sides know, where there is one."""
     lane_bytes: int = 8 * 2**20
     total_bytes: int = 64 * 2**20
     """Bytes of events that may be under way to it and not accepted, of one priority and of all; one event of
@@ -217,6 +227,8 @@ def unpack(data: bytes) -> Frame:
         return Ping(data[1:]) if kind == _PING else Pong(data[1:])
     if kind == _BYE:
         return Bye(data[1:501].decode(errors="replace"))
+    if kind == _CHALLENGE:
+        raise BadLinkFrame("the other side has a token, and this one has none")
     raise BadLinkFrame(f"a frame begins with its kind, 1 to {_BYE}, this one with {kind}")
 
 
@@ -283,8 +295,8 @@ def _unpack_hello(data: bytes) -> Hello:
         raise BadLinkFrame(f"a hello is an object with {', '.join(sorted(names))}")
     if found["version"] != VERSION:
         raise BadLinkFrame(f"the other side speaks version {found['version']!a}, this one {VERSION}")
-    if not all(isinstance(found[name], str) for name in ("name", "domain", "source", "token")):
-        raise BadLinkFrame("name, domain, source and token of a hello are strings")
+    if not all(isinstance(found[name], str) for name in ("name", "domain", "source")):
+        raise BadLinkFrame("name, domain and source of a hello are strings")
     if not all(1 <= len(found[name]) <= 200 for name in ("name", "domain", "source")):
         raise BadLinkFrame("name, domain and source of a hello have 1 to 200 characters")
     lanes = found["lanes"]

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from nexus import Event, EventMeta
 from nexus.adapters._wire import Wire
+from nexus.boundaries.link._frames import Bye, pack
 from nexus.boundaries.link._outflow import FRAME_EVENTS
-from nexus.boundaries.link._peer import Arrival, Peer
+from nexus.boundaries.link._peer import Arrival, LinkBroken, LinkEnded, Peer
 
-__all__ = ["Line"]
+__all__ = ["Line", "say_bye"]
 
 COLLECT = 0.0005
 """Seconds for which events that follow one another are collected."""
+BYE_TIMEOUT = 0.5
+"""Seconds that saying why a connection ends may take."""
 
 Give = Callable[[deque[Event[Any]]], int]
 """Gives events to the nexus from the front, while it has room; returns how many."""
@@ -55,6 +59,8 @@ class Line:
         self._moved = moved
         self._greeted = greeted
         self._wake = asyncio.Event()
+        self._left = asyncio.Event()
+        """Set once the last frame has gone, or nothing goes any more."""
         self._timer: asyncio.TimerHandle | None = None
         """Wakes the writer when the time to collect is over."""
         self._collected = 0
@@ -101,6 +107,8 @@ class Line:
         loop = asyncio.get_running_loop()
         peer = self._peer
         peer.opened(loop.time())
+        task = asyncio.current_task()
+        cancels = 0 if task is None else task.cancelling()
         try:
             async with asyncio.TaskGroup() as group:
                 self._group = group
@@ -114,12 +122,28 @@ class Line:
                     if writing.done():
                         return
         except BaseExceptionGroup as found:
-            raise _first(found) from None
+            if task is not None and task.cancelling() > cancels:
+                # A group that ends already lets a cancellation go by.
+                raise asyncio.CancelledError from None
+            error = _first(found)
+            if isinstance(error, LinkBroken) and not isinstance(error, LinkEnded):
+                await say_bye(self._wire, str(error))
+            raise error from None
         finally:
             self._group = None
             self._pending.clear()  # not accepted: it comes again
             peer.closed()
             self._wire.close()
+
+    async def leave(self, reason: str) -> None:
+        """Tell the other side that the connection ends, and why; for `BYE_TIMEOUT` seconds at most."""
+        self._peer.leave(reason)
+        self._wake.set()
+        try:
+            async with asyncio.timeout(BYE_TIMEOUT):
+                await self._left.wait()
+        except TimeoutError:
+            return  # it takes nothing, and will notice
 
     def _take(self, frames: list[bytes]) -> None:
         now = asyncio.get_running_loop().time()
@@ -192,6 +216,8 @@ class Line:
                 peer.check(now)
                 for frame in peer.output(now):
                     await self._wire.send([frame])
+                if peer.has_left:
+                    self._left.set()
                 alarm = loop.call_later(max(peer.next_time - loop.time(), 0.001), self._wake.set)
                 try:
                     await self._wake.wait()
@@ -201,6 +227,7 @@ class Line:
                     self._timer.cancel()
                     self._timer = None
         finally:
+            self._left.set()
             if self._timer is not None:
                 self._timer.cancel()
                 self._timer = None
@@ -232,6 +259,13 @@ class _Batch:
         if not self.events and self.steps:
             rows += self.steps.popleft()
         return rows
+
+
+async def say_bye(wire: Wire, reason: str) -> None:
+    """Tell whoever is there why the connection ends, if it listens."""
+    with contextlib.suppress(OSError, TimeoutError):
+        async with asyncio.timeout(BYE_TIMEOUT):
+            await wire.send([pack(Bye(reason))])
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

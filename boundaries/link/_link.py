@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 import logging
 import secrets
 from collections import deque
@@ -30,10 +29,11 @@ from nexus.boundaries.link._chaos import Weather
 from nexus.boundaries.link._counts import LinkCounts
 from nexus.boundaries.link._ends import Dialler, FunctionDialler, MakeDoor, dialler_of, door_of
 from nexus.boundaries.link._frames import Hello, unpack
-from nexus.boundaries.link._line import Line
-from nexus.boundaries.link._peer import LinkBroken, LinkLimits, Peer
+from nexus.boundaries.link._line import Line, say_bye
+from nexus.boundaries.link._peer import LinkBroken, LinkEnded, LinkLimits, Peer
 from nexus.boundaries.link._peers import Peers
 from nexus.boundaries.link._rows import MAX_HOPS, Rows
+from nexus.boundaries.link._seal import SealedWire
 from nexus.errors import BadCall, BadEvent, NexusError, QueueFull
 
 __all__ = ["Link"]
@@ -61,7 +61,7 @@ class Link(EventConsumer, EventProducer):
             is made up.
         limits: bounds and timing.
         types: classes of named events that arrive as what they were.
-        token: a secret that both sides must know; empty for none.
+        token: a secret that both sides must know, and that never goes over the wire; empty for none.
     """
 
     lanewise = True
@@ -97,6 +97,7 @@ class Link(EventConsumer, EventProducer):
         self._taken = 0
         self._received = 0
         self._left_out: dict[str, int] = {}
+        self._forged = 0
         if dialler is not None:
             self._peers.only()
 
@@ -208,6 +209,7 @@ class Link(EventConsumer, EventProducer):
             duplicates=sum(peer.inflow.duplicates for peer in self._peers if peer.inflow),
             left_out=dict(self._left_out),
             peers=len(self._lines),
+            forged=self._forged,
         )
 
     def depths(self) -> dict[int, int]:
@@ -263,6 +265,8 @@ class Link(EventConsumer, EventProducer):
             if self._task is not None and not self._task.done():
                 dials = self._door is None
                 await self._flush(self.limits.flush_timeout, lambda peer: dials or peer in self._lines)
+                lines = list(self._lines.values())
+                await asyncio.gather(*(line.leave(f"{self.name} stops") for line in lines))
         finally:
             self.close()
             if self._task is not None:
@@ -399,32 +403,59 @@ class Link(EventConsumer, EventProducer):
         """Have one connection, from its begin to its end."""
         assert self._dialler is not None
         wire = await self._dialler.dial()
-        await self._carry(self._peers.only(), wire, [])
+        try:
+            sealed = await self._sealed(wire)
+        except BaseException as exc:
+            if isinstance(exc, LinkBroken):
+                await say_bye(wire, str(exc))
+            wire.close()
+            raise
+        await self._carry(self._peers.only(), sealed, [])
 
     async def _listen(self) -> None:
         assert self._door is not None
         await self._door.run(self._serve)
 
     async def _serve(self, wire: Wire) -> None:
-        """Serve whoever has connected."""
+        """Serve whoever has connected, once it has shown who it is; before, nothing is held for it."""
         try:
+            wire = await self._sealed(wire)
             async with asyncio.timeout(HELLO_TIMEOUT):
                 first = await wire.receive()
             hello = unpack(b"".join(first[0]))
             if not isinstance(hello, Hello):
                 raise LinkBroken(f"the first frame is a hello, not {type(hello).__name__}")
-            if not hmac.compare_digest(hello.token.encode(), self._token.encode()):
-                raise LinkBroken("the other side does not know the token")  # nothing is held for it
             peer = self._peers.find(hello)
             self._make_room()
         except (BadEvent, TimeoutError, LinkBroken, BadCall) as exc:
             logger.warning("%s turns somebody away: %s", self.name, why(exc))
+            await say_bye(wire, why(exc))
             wire.close()
             return
         await self._carry(peer, wire, first)
 
+    async def _sealed(self, wire: Wire) -> Wire:
+        """Let the other side show that it knows the token, if there is one.
+
+        Raises:
+            LinkBroken: it does not.
+            ConnectionError: the wire is closed.
+        """
+        if not self._token:
+            return wire
+        sealed = SealedWire(wire, self._token, self.limits.patience, self._count_forged)
+        try:
+            async with asyncio.timeout(HELLO_TIMEOUT):
+                await sealed.meet()
+        except TimeoutError:
+            raise LinkBroken(f"no answer within {HELLO_TIMEOUT} s: {sealed.trouble}") from None
+        return sealed
+
+    def _count_forged(self) -> None:
+        self._forged += 1
+
     def _new_peer(self) -> Peer:
-        return Peer(lambda: (self.name, self._domain), self._source, self.limits, token=self._token)
+        return Peer(lambda: (self.name, self._domain), self._source, self.limits)
 
     async def _carry(self, peer: Peer, wire: Wire, first: list[list[bytes]]) -> None:
         """Carry frames until the connection is gone."""
@@ -440,6 +471,9 @@ class Link(EventConsumer, EventProducer):
         self._lines[peer] = line
         try:
             await line.run(first)
+        except LinkEnded as exc:
+            logger.info("%s: %s", self.name, exc)
+            raise
         except LinkBroken as exc:
             logger.warning("%s: the connection ends: %s", self.name, exc)
             raise

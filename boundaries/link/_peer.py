@@ -6,7 +6,6 @@ connections: `opened` begins the next one, and both sides go on where they were.
 
 from __future__ import annotations
 
-import hmac
 import secrets
 from collections.abc import Callable, Iterator
 from typing import Final, Literal
@@ -28,7 +27,7 @@ from nexus.boundaries.link._frames import (
 from nexus.boundaries.link._inflow import Inflow
 from nexus.boundaries.link._outflow import Outflow
 
-__all__ = ["Arrival", "LinkBroken", "LinkLimits", "Peer"]
+__all__ = ["Arrival", "LinkBroken", "LinkEnded", "LinkLimits", "Peer"]
 
 DEAD_AFTER: Final = 3
 """Heartbeats without a sign of life."""
@@ -38,6 +37,10 @@ MAX_REPLIES: Final = 16
 
 class LinkBroken(ConnectionError):
     """The connection cannot go on: the other side breaks the protocol, ends it, or is silent."""
+
+
+class LinkEnded(LinkBroken):
+    """The other side has said that it ends the connection."""
 
 
 @attrs.frozen(kw_only=True)
@@ -91,19 +94,15 @@ class Peer:
     Args:
         who: tells the own name, and the own domain.
         source: what the own sequence numbers belong to; unique and never used again.
-        token: what the other side must know; empty for nothing.
     """
 
-    def __init__(
-        self, who: Callable[[], tuple[str, str]], source: str, limits: LinkLimits, *, token: str = ""
-    ) -> None:
+    def __init__(self, who: Callable[[], tuple[str, str]], source: str, limits: LinkLimits) -> None:
         self.limits = limits
         self.outflow = Outflow(limits.maxsize, limits.max_bytes, limits.patience)
         self.hello: Hello | None = None
         """What the other side said of itself on this connection; None before."""
         self._who = who
         self._source = source
-        self._token = token
         self._inflows: dict[str, Inflow] = {}
         self._inflow: Inflow | None = None
         self._replies: list[bytes] = []
@@ -120,6 +119,7 @@ class Peer:
         self.away_since = 0.0
         """When the other side was heard of last; counts while it is away."""
         self._domain = ""
+        self._farewell: str | None = None
 
     @property
     def is_up(self) -> bool:
@@ -145,6 +145,7 @@ class Peer:
         """Begin a connection."""
         self._is_open = True
         self._is_known = False
+        self._farewell = None
         self._said = now
         self.hello = None
         self._heard = self._asked = now
@@ -152,6 +153,15 @@ class Peer:
         self._lanes = self.outflow.lanes
         self._again = now + self.limits.patience
         self._replies = [pack(self._own_hello())]
+
+    def leave(self, reason: str) -> None:
+        """Let the next thing that is sent be the last, and say why."""
+        self._farewell = reason
+
+    @property
+    def has_left(self) -> bool:
+        """Whether the last thing was sent."""
+        return self._is_open and self._farewell == ""
 
     def closed(self) -> None:
         """Note that the connection is gone."""
@@ -170,7 +180,7 @@ class Peer:
         except BadLinkFrame as exc:
             raise LinkBroken(str(exc)) from exc
         if isinstance(frame, Bye):
-            raise LinkBroken(f"the other side ends the connection: {frame.reason}")
+            raise LinkEnded(f"the other side ends the connection: {frame.reason}")
         if isinstance(frame, Hello):
             self._greet(frame, now)
             return None
@@ -198,7 +208,11 @@ class Peer:
 
     def output(self, now: float) -> Iterator[bytes]:
         """Give the frames that are to go now, in their order."""
-        if not self._is_open:
+        if not self._is_open or self._farewell == "":
+            return
+        if self._farewell is not None:
+            reason, self._farewell = self._farewell, ""
+            yield pack(Bye(reason))
             return
         yield from self._replies
         self._replies = []
@@ -248,7 +262,6 @@ class Peer:
             *self._who(),
             self._source,
             self._lanes,
-            self._token,
             lane_bytes=limits.window_bytes,
             total_bytes=limits.window_bytes_total,
         )
@@ -264,8 +277,6 @@ class Peer:
                 if self._inflow is not None:
                     self._inflow.tell_all()  # which shows that we have heard it
             return
-        if not hmac.compare_digest(hello.token.encode(), self._token.encode()):
-            raise LinkBroken("the other side does not know the token")
         if hello.source == self._source:
             raise LinkBroken("the other side is this one: the link leads back to itself")
         self.hello = hello

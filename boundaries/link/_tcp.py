@@ -14,7 +14,7 @@ from nexus.adapters._url import Url
 from nexus.adapters._wire import Wire
 from nexus.adapters.tcp import TcpConfig
 from nexus.boundaries.link._ends import MakeDoor
-from nexus.boundaries.link._frames import MAX_FRAME
+from nexus.boundaries.link._frames import MAX_WIRE
 from nexus.boundaries.link._mailbox import Mailbox
 
 __all__ = ["TcpDialler", "TcpDoor", "TcpWire", "dialler", "door"]
@@ -66,6 +66,8 @@ class FrameStream(Stream):
 class TcpWire:
     """A TCP connection as a wire. A message is one frame."""
 
+    is_whole = True
+
     def __init__(self, stream: FrameStream) -> None:
         self._stream = stream
 
@@ -116,7 +118,7 @@ class TcpDialler:
 class TcpDoor:
     """Listens for links."""
 
-    def __init__(self, config: TcpConfig, connection: Connection) -> None:
+    def __init__(self, config: TcpConfig) -> None:
         self.name = config.name
         self._config = config
         self._tls = TlsFiles(config, server=True)
@@ -124,7 +126,7 @@ class TcpDoor:
         self._listener: Listener[FrameStream] = Listener(
             config.name,
             config,
-            connection,
+            Connection(config.name),  # that of the link is up when somebody has said who he is
             make=lambda: FrameStream(config.framer()),
             serve=self._meet,
             context=self._tls.context,
@@ -174,8 +176,8 @@ def dialler(url: Url, options: Mapping[str, Any]) -> TcpDialler:
 def door(url: Url, options: Mapping[str, Any]) -> MakeDoor:
     """Make what listens there."""
     config = _config(url, options)
-    return lambda connection: TcpDoor(config, connection)
+    return lambda _: TcpDoor(config)
 
 
 def _config(url: Url, options: Mapping[str, Any]) -> TcpConfig:
-    return TcpConfig.from_url(url, **{**options, "frame": "length", "max_size": MAX_FRAME})
+    return TcpConfig.from_url(url, **{**options, "frame": "length", "max_size": MAX_WIRE})

@@ -22,8 +22,8 @@ from nexus.adapters._wire import Wire
 from nexus.adapters._zmq_config import ZmqConfig
 from nexus.adapters._zmq_curve import Curve
 from nexus.adapters._zmq_end import End
-from nexus.boundaries.link._ends import HELLO, MakeDoor
-from nexus.boundaries.link._frames import MAX_FRAME
+from nexus.boundaries.link._ends import FIRST, MakeDoor
+from nexus.boundaries.link._frames import MAX_WIRE
 from nexus.boundaries.link._mailbox import Mailbox
 from nexus.errors import BadCall, ConfigError, LinkDown
 
@@ -59,6 +59,8 @@ _OPTIONS: Final = (
 class DealerWire:
     """A connection to a router."""
 
+    is_whole = True
+
     def __init__(self, end: End, following: asyncio.Task[None]) -> None:
         self._end = end
         self._following = following
@@ -76,8 +78,8 @@ class DealerWire:
                 raise ConnectionResetError("the connection is over")
             messages = await self._end.wire.receive()
             if any(message[-1] == CLOSED for message in messages):
-                raise ConnectionResetError("the other side has closed the connection")
-            if found := [message[-1:] for message in messages if message[-1]]:
+                self._is_over = True  # what came before is taken first
+            if found := [message[-1:] for message in messages if message[-1] not in (b"", CLOSED)]:
                 return found
 
     def lost(self) -> None:
@@ -139,6 +141,8 @@ class ZmqDialler:
 
 class RouterWire:
     """One peer of a router."""
+
+    is_whole = True
 
     def __init__(self, door: ZmqDoor, identity: bytes) -> None:
         self._mail = Mailbox(self._check)
@@ -237,7 +241,7 @@ class ZmqDoor:
                 for message in await end.wire.receive():
                     identity = message[0]
                     wire = self._wires.get(identity)
-                    if wire is None and message[-1].startswith(HELLO) and len(self._wires) < MOST_PEERS:
+                    if wire is None and message[-1].startswith(FIRST) and len(self._wires) < MOST_PEERS:
                         if not fresh:
                             fresh = True
                             await self._drop_gone()
@@ -331,6 +335,6 @@ def _config(url: Url, options: Mapping[str, Any]) -> ZmqConfig:
     if url.port is None or url.path not in ("", "/"):
         raise ConfigError(f"{url.place}: allowed: a host and a port, as in zmq+tcp://127.0.0.1:5557")
     own = {"pattern": "pushpull", "port": url.port, "send_hwm": HWM, "receive_hwm": HWM}
-    place = {"host": url.host or "127.0.0.1", "max_size": MAX_FRAME}
+    place = {"host": url.host or "127.0.0.1", "max_size": MAX_WIRE}
     given = {name: values[0] if len(values) == 1 else values for name, values in url.options.items()}
     return ZmqConfig.from_mapping({**given, **options, **own, **place})

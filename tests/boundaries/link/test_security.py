@@ -3,111 +3,21 @@
 import asyncio
 import contextlib
 import gc
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 from certificates import Authority, x509
+from link_server import WAIT, Server, client, crosses, cut, framed, hello, strangers
 from memory_use import resident
 from real import require
 
 from nexus import AsyncEventNexus, Event
 from nexus.boundaries.link import Link, LinkLimits
-from nexus.boundaries.link._frames import Ack, Hello, Ping, pack
+from nexus.boundaries.link._frames import CHALLENGE, Ack, Ping, pack
 from nexus.boundaries.link._tcp import TcpWire
 from nexus.errors import ConfigError, LinkDown, NexusError
-
-WAIT = 20.0
-"""Seconds for what comes at once, on a machine that has better things to do."""
-
-
-def framed(frame: bytes) -> bytes:
-    return len(frame).to_bytes(4, "big") + frame
-
-
-def hello(name: str, token: str = "") -> bytes:
-    return framed(pack(Hello(name, name, f"source of {name}", (), token)))
-
-
-class Server:
-    """A nexus that listens, and what it handled."""
-
-    def __init__(self, **options: Any) -> None:
-        self.nexus = AsyncEventNexus(name="server")
-        self.link = Link.listen(options.pop("url", "tcp://127.0.0.1:0"), name="server", **options)
-        self.nexus.register(self.link)
-        self.got: list[Any] = []
-        self.came = asyncio.Event()
-        self.nexus.add_handler("t", self._take)
-
-    def _take(self, event: Event[Any]) -> None:
-        self.got.append(event.payload)
-        self.came.set()
-
-    async def has(self, count: int) -> None:
-        """Wait until so many events are handled."""
-        async with asyncio.timeout(WAIT):
-            while len(self.got) < count:
-                self.came.clear()
-                await self.came.wait()
-
-    async def __aenter__(self) -> "Server":
-        await self.link.start()
-        await self.nexus.__aenter__()
-        return self
-
-    async def __aexit__(self, *exc: Any) -> None:
-        await self.nexus.__aexit__(*exc)
-
-
-@asynccontextmanager
-async def client(
-    port: int, scheme: str = "tcp", **options: Any
-) -> AsyncIterator[tuple[AsyncEventNexus, Link]]:
-    """Run a nexus that is linked to a port."""
-    nexus = AsyncEventNexus(name="client")
-    link = Link.connect(f"{scheme}://127.0.0.1:{port}", **options)
-    nexus.register(link)
-    nexus.add_handler("t", link)
-    async with nexus:
-        yield nexus, link
-
-
-@asynccontextmanager
-async def strangers(port: int, says: list[bytes]) -> AsyncIterator[list[asyncio.StreamReader]]:
-    """Connect one for each of what is to be said."""
-    writers: list[asyncio.StreamWriter] = []
-    readers: list[asyncio.StreamReader] = []
-    try:
-        for words in says:
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            writer.write(words)
-            writers.append(writer)
-            readers.append(reader)
-        yield readers
-    finally:
-        for writer in writers:
-            writer.close()
-            with contextlib.suppress(OSError):
-                await writer.wait_closed()
-
-
-async def cut(reader: asyncio.StreamReader) -> None:
-    """Wait until the other side has ended a connection."""
-    with contextlib.suppress(ConnectionError):
-        while await asyncio.wait_for(reader.read(65536), WAIT):
-            pass
-
-
-async def crosses(nexus: AsyncEventNexus, server: Server, payload: Any) -> None:
-    """Send an event, and wait for it on the other side."""
-    count = len(server.got)
-    await nexus.ingest(Event(1, "t", 0, payload))
-    await server.has(count + 1)
-    assert server.got[-1] == payload
-
 
 BAD = {
     "2 GiB": (2**31 - 1).to_bytes(4, "big") + b"x",
@@ -119,7 +29,7 @@ BAD = {
     "hello, and then no frame": hello("x") + framed(b"\xff"),
     "hello, and then 2 GiB": hello("x") + (2**31 - 1).to_bytes(4, "big"),
     "two hellos": hello("x") + hello("y"),
-    "the wrong token": hello("x", "wrong"),
+    "a challenge": framed(CHALLENGE + bytes(64)),
 }
 
 
@@ -159,8 +69,9 @@ async def test_a_stranger_without_the_token_takes_nobodys_place() -> None:
     async with Server(token="secret", limits=limits) as server:
         async with client(server.link.port, name="good", token="secret") as (nexus, _):
             await crosses(nexus, server, "before")
-        for name in ("a", "b", "c", "good"):
-            async with strangers(server.link.port, [hello(name, "guess")]) as (reader,):
+        words = [hello("a"), framed(CHALLENGE + bytes(64)), framed(CHALLENGE), hello("good"), hello("b")]
+        for each in words:
+            async with strangers(server.link.port, [each]) as (reader,):
                 await cut(reader)
         assert [peer.domain.split("#")[0] for peer in server.link._peers] == ["client"]
         assert server.link.counts.lost == {}

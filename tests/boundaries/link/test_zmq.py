@@ -11,6 +11,7 @@ from real import free_port
 
 from nexus import AsyncEventNexus, Event
 from nexus.boundaries.link import Link
+from nexus.boundaries.link._frames import Hello, pack
 from nexus.boundaries.link._zmq import HWM
 from nexus.errors import ConfigError, OpenError
 
@@ -102,7 +103,7 @@ async def test_a_peer_that_takes_nothing_holds_nobody_back() -> None:
     assert got == list(range(500))
 
 
-HELLO = b'\x01{"name":"lazy","domain":"lazy","source":"s","lanes":[],"token":"","version":1}'
+HELLO = pack(Hello("lazy", "lazy", "s"))
 
 
 async def test_garbage_costs_who_sends_it() -> None:
