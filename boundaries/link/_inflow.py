@@ -1,18 +1,21 @@
 """The receiving half of a link: order, duplicates, gaps, and how much more may come. No I/O.
 
 Fed with frames and a clock, it gives events in the order of their lane, each once, and makes the
-acknowledgements. An event counts as accepted when `accepted` says so, and not when it came.
+acknowledgements. An event counts as accepted when `accepted` says so, and not when it came; where tracks are
+kept, when `settled` says so.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Final
 
 import orjson
 
 from nexus.boundaries.link._frames import MAX_RANGES, Ack, Events, Hello, LaneAck, Row
 from nexus.boundaries.link._window import Window
+from nexus.boundaries.outbox._receipts import Track
 
 __all__ = ["Inflow"]
 
@@ -24,14 +27,29 @@ SLACK: Final = 2 * 64 * 1024
 class _Lane:
     """One priority of the other side."""
 
-    __slots__ = ("accepted", "bytes", "expected", "given", "granted", "held", "priority", "window")
+    __slots__ = (
+        "accepted",
+        "bytes",
+        "expected",
+        "given",
+        "granted",
+        "held",
+        "priority",
+        "taken",
+        "track",
+        "window",
+    )
 
-    def __init__(self, priority: int, first: int, window: Window) -> None:
+    def __init__(self, priority: int, window: Window, track: Track | None) -> None:
         self.priority = priority
-        self.expected = first
-        """The next number that is to be given."""
-        self.accepted = first - 1
+        self.track = track
+        """What is settled; None where an event is accepted once the nexus has taken it."""
+        self.accepted = track.accepted if track is not None else 0
         """All up to it is accepted."""
+        self.taken = self.accepted
+        """All up to it has been taken by the nexus."""
+        self.expected = self.accepted + 1
+        """The next number that is to be given."""
         self.granted = 0
         """The limit that the other side was told last."""
         self.window = window
@@ -47,11 +65,27 @@ class _Lane:
         return self.accepted + self.window.size
 
     def begin(self) -> None:
-        """Forget what is not accepted: it comes again."""
-        self.expected = self.accepted + 1
-        self.granted = self.bytes = 0
+        """Forget what the nexus has not taken: it comes again."""
+        self.taken = max(self.taken, self.accepted)
+        over = self.expected - 1 - self.taken
+        self.expected = self.taken + 1
+        self.granted = 0
         self.held.clear()
-        self.given.clear()
+        while over > 0 and self.given:
+            rows, size = self.given.pop()
+            if rows > over:
+                self.given.append((rows - over, size - size * over // rows))
+            over -= rows
+        self.bytes = sum(size for _, size in self.given)
+
+    def skip_to(self, number: int) -> None:
+        """Note that nothing up to a number comes any more: whoever accepted it was another, or nobody."""
+        self.let_go(number - self.accepted)
+        self.accepted = number
+        self.taken = max(self.taken, number)
+        self.expected = max(self.expected, number + 1)
+        if self.track is not None:
+            self.track.skip_to(number)
 
     def let_go(self, count: int) -> None:
         """Count the bytes of events that are accepted no more."""
@@ -79,6 +113,8 @@ class Inflow:
         target: seconds of delay on the way that the window is adapted to.
         lane_bytes: bytes of one lane that are held, or given and not accepted; one event always may.
         total_bytes: the same of all lanes together.
+        track: gives what of a priority was settled, and notes what is; None where an event is accepted once
+            the nexus has taken it.
     """
 
     def __init__(
@@ -89,7 +125,9 @@ class Inflow:
         target: float = 0.005,
         lane_bytes: int = 8 * 2**20,
         total_bytes: int = 64 * 2**20,
+        track: Callable[[int], Track] | None = None,
     ) -> None:
+        self._track = track
         self.least = least
         self.most = most
         self.target = target
@@ -109,8 +147,8 @@ class Inflow:
             lane.begin()
         for priority, first in hello.lanes:
             known = self._lane(priority)
-            if known is not None and first > known.expected:
-                known.expected, known.accepted = first, first - 1  # whoever accepted the rest is not us
+            if known is not None and first > known.accepted + 1:
+                known.skip_to(first - 1)
         self.tell_all()
 
     def received(self, frame: Events) -> list[Row]:
@@ -147,18 +185,34 @@ class Inflow:
         return rows
 
     def accepted(self, priority: int, count: int, sent: int, now: float) -> None:
-        """Note that the next events of a lane are accepted.
+        """Note that the nexus has taken the next events of a lane.
 
         Args:
             sent: microseconds on the sender's clock at which the last of them went; 0 if unknown.
             now: seconds on the clock.
         """
         lane = self._lanes[priority]
-        lane.accepted += count
-        lane.let_go(count)
+        lane.taken += count
         if sent:
             lane.window.record(count, sent, now)
-        self._due.add(priority)
+        if lane.track is None:
+            lane.accepted += count
+            lane.let_go(count)
+            self._due.add(priority)
+
+    def settled(self, priority: int, number: int) -> None:
+        """Note that all events of a lane up to a number are settled, and that it is known for good."""
+        lane = self._lanes[priority]
+        if number > lane.accepted:
+            lane.let_go(number - lane.accepted)
+            lane.accepted = number
+            self._due.add(priority)
+
+    def given(self, priority: int, count: int) -> tuple[int, Track | None]:
+        """Return the number of the first of the last so many events given, and where to note that they are
+        settled."""
+        lane = self._lanes[priority]
+        return lane.expected - count, lane.track
 
     def ack(self) -> Ack | None:
         """Make an acknowledgement of what is new; None if nothing is."""
@@ -203,7 +257,8 @@ class Inflow:
         lane = self._lanes.get(priority)
         if lane is None and len(self._lanes) < MAX_LANES:
             window = Window(self._first_window, self.least, self.most, self.target)
-            lane = self._lanes[priority] = _Lane(priority, 1, window)
+            track = self._track(priority) if self._track is not None else None
+            lane = self._lanes[priority] = _Lane(priority, window, track)
         return lane
 
     def _hold(self, lane: _Lane, first: int, rows: list[Row]) -> None:

@@ -13,6 +13,8 @@ from nexus.adapters._wire import Wire
 from nexus.boundaries.link._frames import Bye, pack
 from nexus.boundaries.link._outflow import FRAME_EVENTS
 from nexus.boundaries.link._peer import Arrival, LinkBroken, LinkEnded, Peer
+from nexus.boundaries.link._stored import Stream
+from nexus.boundaries.outbox._receipts import Receipt, Track
 
 __all__ = ["Line", "say_bye"]
 
@@ -69,6 +71,8 @@ class Line:
         self._pending: dict[int, deque[_Batch]] = {}
         self._plain = EventMeta()
         self._group: asyncio.TaskGroup | None = None
+        self._hungry = asyncio.Event()
+        """Set when there may be something to read from the outbox."""
 
     def pushed(self, priority: int) -> None:
         """Note that there is another event to send.
@@ -80,6 +84,15 @@ class Line:
         if self._timer is not None and priority >= 0 and self._collected < FRAME_EVENTS:
             return
         self._stir(at_once=priority < 0 or self._collected >= FRAME_EVENTS)
+
+    def cut(self) -> None:
+        """End the connection at once."""
+        self._wire.close()
+
+    def committed(self) -> None:
+        """Note that more is durable, and may be sent."""
+        self._hungry.set()
+        self._wake.set()
 
     def _stir(self, *, at_once: bool) -> None:
         """Let what may go be sent: now, or with what comes in the next moment."""
@@ -107,6 +120,7 @@ class Line:
         loop = asyncio.get_running_loop()
         peer = self._peer
         peer.opened(loop.time())
+        peer.stir = lambda: self._stir(at_once=peer.is_urging)
         task = asyncio.current_task()
         cancels = 0 if task is None else task.cancelling()
         try:
@@ -114,6 +128,8 @@ class Line:
                 self._group = group
                 writing = group.create_task(self._write(), name="link.write")
                 group.create_task(self._watch(), name="link.watch")
+                if peer.stream is not None:
+                    group.create_task(self._refill(peer.stream), name="link.refill")
                 for frames in first or ():
                     self._take(frames)
                 while True:
@@ -131,6 +147,7 @@ class Line:
             raise error from None
         finally:
             self._group = None
+            peer.stir = None
             self._pending.clear()  # not accepted: it comes again
             peer.closed()
             self._wire.close()
@@ -154,6 +171,7 @@ class Line:
             self._plain = self._greeted()
         if self._peer.outflow.accepted != before:
             self._moved()
+            self._hungry.set()
         if arrival is not None:
             self._arrived(arrival, now)
         self._stir(at_once=self._peer.is_urging)
@@ -163,6 +181,8 @@ class Line:
         priority, make, plain = arrival.priority, self._make, self._plain
         ahead = now - arrival.sent / 1e6
         made = [None if row is None else make(row, priority, ahead, plain) for row in arrival.rows]
+        if arrival.track is not None:
+            made = _tracked(made, arrival.track, arrival.first)
         events = deque([event for event in made if event is not None])  # bounded by a frame
         batch = _Batch(arrival, events, made)
         waiting = self._pending.get(priority)
@@ -198,6 +218,16 @@ class Line:
                 waiting.popleft()
         del self._pending[priority]
 
+    async def _refill(self, stream: Stream) -> None:
+        """Read from the outbox what found no room in memory, as soon as there is some."""
+        outflow = self._peer.outflow
+        while True:
+            self._hungry.clear()
+            while (place := outflow.hungry()) is not None:
+                outflow.loaded(*place, await stream.read(*place))
+                self._wake.set()
+            await self._hungry.wait()
+
     async def _watch(self) -> None:
         """Notice that the other side is silent, also while it takes nothing and the writer waits."""
         while True:
@@ -231,6 +261,18 @@ class Line:
             if self._timer is not None:
                 self._timer.cancel()
                 self._timer = None
+
+
+def _tracked(made: list[Event[Any] | None], track: Track, first: int) -> list[Event[Any] | None]:
+    """Give events that say when they are settled; without those that were settled in an earlier life."""
+    found: list[Event[Any] | None] = []
+    for number, event in enumerate(made, first):
+        if event is None or track.has(number):
+            track.settled(number)
+            found.append(None)
+        else:
+            found.append(event.evolve(on_settled=Receipt(track, number)))
+    return found
 
 
 class _Batch:

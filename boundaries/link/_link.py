@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import secrets
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -27,6 +28,7 @@ from nexus.adapters._wire import Wire
 from nexus.boundaries.link._adapters import AdapterDialler
 from nexus.boundaries.link._chaos import Weather
 from nexus.boundaries.link._counts import LinkCounts
+from nexus.boundaries.link._durable import Delivery, Done, Durable, durable_of
 from nexus.boundaries.link._ends import Dialler, FunctionDialler, MakeDoor, dialler_of, door_of
 from nexus.boundaries.link._frames import Hello, unpack
 from nexus.boundaries.link._line import Line, say_bye
@@ -34,6 +36,7 @@ from nexus.boundaries.link._peer import LinkBroken, LinkEnded, LinkLimits, Peer
 from nexus.boundaries.link._peers import Peers
 from nexus.boundaries.link._rows import MAX_HOPS, Rows
 from nexus.boundaries.link._seal import SealedWire
+from nexus.boundaries.outbox import Outbox
 from nexus.errors import BadCall, BadEvent, NexusError, QueueFull
 
 __all__ = ["Link"]
@@ -52,7 +55,8 @@ class Link(EventConsumer, EventProducer):
 
     The sender holds a lane for each priority and sends only as much as the other side has granted, so that
     at most one window of bulk is on its way before an urgent event. An event is held until the nexus on the
-    other side has accepted it; after a broken connection both sides go on where they were.
+    other side has accepted it; after a broken connection both sides go on where they were. With an outbox
+    both sides may also be killed: what was taken is in a file, and leaves it when it is settled there.
 
     Use `connect`, `listen` or `over` to make one.
 
@@ -62,6 +66,13 @@ class Link(EventConsumer, EventProducer):
         limits: bounds and timing.
         types: classes of named events that arrive as what they were.
         token: a secret that both sides must know, and that never goes over the wire; empty for none.
+        outbox: the file in which the link keeps what it has taken and how far what comes has been settled, or
+            the `nexus.boundaries.outbox.Outbox` itself; None for memory alone. It needs a `name`.
+        delivery: what is promised, see `Delivery`; None for ``durable_sync`` with an outbox and
+            ``at_least_once`` without one.
+
+    Raises:
+        ConfigError: delivery, outbox and name do not go together.
     """
 
     lanewise = True
@@ -76,8 +87,15 @@ class Link(EventConsumer, EventProducer):
         limits: LinkLimits | None = None,
         types: Iterable[type[NamedEvent[Any]]] = (),
         token: str = "",
+        outbox: Outbox | str | os.PathLike[str] | None = None,
+        delivery: Delivery | None = None,
     ) -> None:
         super().__init__()
+        self._durable = durable_of(outbox, delivery, name)
+        self._keeps = delivery != "best_effort"
+        self.handle_later = self._take_until_durable if self._durable is not None else None
+        if self._durable is not None:
+            self._durable.outbox.on_state(lambda state: self._make_room())
         place = dialler.name if dialler is not None else "listener"
         self.name = name or f"link-{secrets.token_hex(4)}"
         self.limits = limits or LinkLimits()
@@ -88,7 +106,11 @@ class Link(EventConsumer, EventProducer):
         self._token = token
         self._source = secrets.token_hex(16)
         self._peers = Peers(
-            self.name, self.limits.max_peers, self._new_peer, lambda peer: peer in self._lines
+            self.name,
+            self.limits.max_peers,
+            self._new_peer,
+            lambda peer: peer in self._lines,
+            lambda name: self._durable.forget(name) if self._durable is not None else None,
         )
         self._lines: dict[Peer, Line] = {}
         self._nexus: AsyncEventNexus | None = None
@@ -98,7 +120,7 @@ class Link(EventConsumer, EventProducer):
         self._received = 0
         self._left_out: dict[str, int] = {}
         self._forged = 0
-        if dialler is not None:
+        if dialler is not None and self._durable is None:
             self._peers.only()
 
     @classmethod
@@ -240,6 +262,9 @@ class Link(EventConsumer, EventProducer):
         self._nexus = nexuses[0]
         if self._task is not None and not self._task.done():
             return self._task
+        if self._durable is not None:
+            await self._durable.open()
+            self._restore(self._durable)
         self._connection.begin()
         if self._door is not None:
             await self._door.open()
@@ -263,7 +288,7 @@ class Link(EventConsumer, EventProducer):
         """
         try:
             if self._task is not None and not self._task.done():
-                dials = self._door is None
+                dials = self._door is None and self._durable is None
                 await self._flush(self.limits.flush_timeout, lambda peer: dials or peer in self._lines)
                 lines = list(self._lines.values())
                 await asyncio.gather(*(line.leave(f"{self.name} stops") for line in lines))
@@ -271,6 +296,28 @@ class Link(EventConsumer, EventProducer):
             self.close()
             if self._task is not None:
                 await asyncio.wait([self._task])
+            if self._durable is not None:
+                await self._durable.aclose()
+
+    def _restore(self, durable: Durable) -> None:
+        """Begin with what the outbox holds."""
+        self._source, self._rows.epoch = durable.outbox.source, durable.epoch
+        self._peers.begin_anew()
+        if self._dialler is not None:
+            self._peers.only()
+        for name in durable.names() if self._door is not None else ():
+            self._peers.add(name)
+        counts = self.counts
+        self._taken = counts.accepted + counts.waiting + sum(counts.lost.values())
+        self._make_room()
+
+    async def _begin_anew(self, durable: Durable) -> None:
+        """Number everything anew, from a new source: the file is an old copy."""
+        logger.warning("%s: %s is an old copy; what it holds goes as new", self.name, durable.outbox.path)
+        for line in list(self._lines.values()):
+            line.cut()
+        await durable.outbox.renew()
+        self._restore(durable)
 
     async def flushed(self, timeout: float | None = None) -> bool:
         """Wait until everything is accepted on the other side.
@@ -304,7 +351,8 @@ class Link(EventConsumer, EventProducer):
             ((only, its_line),) = self._lines.items()
             if only.outflow.push(event.priority, self._rows.pack(event)):
                 self._taken += 1
-                its_line.pushed(event.priority)
+                if only.stream is None:
+                    its_line.pushed(event.priority)
                 return True
             return False
         targets = self._targets(event)
@@ -325,12 +373,22 @@ class Link(EventConsumer, EventProducer):
                 return False
             self._taken += 1
             line = self._lines.get(peer)
-            if line is not None:
+            if line is not None and peer.stream is None:
                 line.pushed(priority)
         return True
 
+    def _take_until_durable(self, event: Event[Any], done: Done) -> bool:
+        """Take an event if there is room for it, and say when it is durable; say whether it was taken."""
+        if not self.handle_nowait(event):
+            return False
+        assert self._durable is not None
+        self._durable.settle(done)
+        return True
+
     async def handle(self, event: Event[Any], queue: SecondaryQueue | None = None) -> None:
-        """Take an event; wait while there is no room. Cancelled while it waits, it was not taken.
+        """Take an event; wait while there is no room, and until it is durable where there is an outbox.
+
+        Cancelled while it waits for room, it was not taken.
 
         Raises:
             PackerError: its payload is not JSON.
@@ -338,11 +396,17 @@ class Link(EventConsumer, EventProducer):
         """
         while not self.handle_nowait(event):
             await self._wait_for_room()
+        if self._durable is not None:
+            await self._durable.outbox.durable()
 
     def _has_room(self, peer: Peer, priority: int, size: int) -> bool:
         """Say whether an event can be held for a peer; for one that is away the oldest may have to go."""
         while not peer.outflow.has_room(priority, size):
             if self.limits.away == "block" or peer in self._lines or not peer.outflow.shed(priority):
+                return False
+            if peer.stream is not None:  # the file has room when it has written that: later
+                for _ in range(peer.outflow.depths().get(priority, 0) // 50):
+                    peer.outflow.shed(priority)
                 return False
         return True
 
@@ -454,8 +518,25 @@ class Link(EventConsumer, EventProducer):
     def _count_forged(self) -> None:
         self._forged += 1
 
-    def _new_peer(self) -> Peer:
-        return Peer(lambda: (self.name, self._domain), self._source, self.limits)
+    def _new_peer(self, name: str) -> Peer:
+        durable = self._durable
+        peer = Peer(
+            lambda: (self.name, self._domain),
+            self._source,
+            self.limits,
+            keeps=self._keeps,
+            stream=durable.stream(name, lambda: self._committed(peer)) if durable is not None else None,
+            cursors=durable.cursors if durable is not None else None,
+        )
+        if durable is not None:
+            peer.outflow.epoch = durable.epoch
+        return peer
+
+    def _committed(self, peer: Peer) -> None:
+        """Note that more of what is to go to a peer is durable."""
+        self._make_room()
+        if (line := self._lines.get(peer)) is not None:
+            line.committed()
 
     async def _carry(self, peer: Peer, wire: Wire, first: list[list[bytes]]) -> None:
         """Carry frames until the connection is gone."""
@@ -476,6 +557,8 @@ class Link(EventConsumer, EventProducer):
             raise
         except LinkBroken as exc:
             logger.warning("%s: the connection ends: %s", self.name, exc)
+            if self._durable is not None and peer.outflow.is_overtaken:
+                await self._begin_anew(self._durable)
             raise
         finally:
             del self._lines[peer]
@@ -516,7 +599,7 @@ class Link(EventConsumer, EventProducer):
                 f"{self.name}: {self.limits.maxsize} events of priority {reply.priority} wait already"
             )
         self._taken += 1
-        if (line := self._lines.get(peer)) is not None:
+        if (line := self._lines.get(peer)) is not None and peer.stream is None:
             line.pushed(reply.priority)
 
     def _give(self, events: deque[Event[Any]]) -> int:

@@ -3,6 +3,8 @@
 It holds every event from the moment it was accepted until the other side has accepted it. Fed with
 acknowledgements and a clock, it says which frames may go now. What is given up after it has got its number
 leaves `NOTHING` in its place, so that numbers have no gaps.
+
+With a store it keeps a part of each lane here, and sends nothing before the store says that it is durable.
 """
 
 from __future__ import annotations
@@ -10,12 +12,14 @@ from __future__ import annotations
 from bisect import insort
 from collections import deque
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, Protocol
+
+import orjson
 
 from nexus.boundaries.link._frames import LEAST, MOST, NOTHING, Ack, LaneAck, pack_events
 from nexus.errors import BadCall
 
-__all__ = ["FRAME_EVENTS", "Outflow"]
+__all__ = ["FRAME_EVENTS", "Outflow", "Store"]
 
 FRAME_EVENTS: Final = 128
 """Events of one frame at most."""
@@ -25,16 +29,34 @@ MAX_LANES: Final = 64
 INFINITY: Final = float("inf")
 
 
+class Store(Protocol):
+    """Where rows are kept that are to outlive the process."""
+
+    def put(self, priority: int, number: int, row: bytes) -> None:
+        """Keep a row, the next of its lane; `Outflow.stored` says when it is durable."""
+        ...
+
+    def accepted(self, priority: int, number: int) -> None:
+        """Let go of all rows of a lane up to a number."""
+        ...
+
+    def has_room(self, size: int) -> bool:
+        """Say whether a row of so many bytes can be kept."""
+        ...
+
+
 class _Lane:
     """One priority: what is on its way, and what waits behind it."""
 
     __slots__ = (
         "base",
+        "behind",
         "bytes",
         "deadlines",
         "flight",
         "flying",
         "gap",
+        "given_before",
         "given_up",
         "held",
         "limit",
@@ -42,6 +64,7 @@ class _Lane:
         "resend_at",
         "sent",
         "sizes",
+        "stored",
         "waiting",
     )
 
@@ -51,6 +74,10 @@ class _Lane:
         """Sequence number of the first that is not accepted."""
         self.flight: deque[bytes] = deque()  # bounded by the outflow's maxsize and max_bytes
         self.waiting: deque[bytes] = deque()  # bounded by the outflow's maxsize and max_bytes
+        self.behind = 0
+        """Those that follow and are in the store alone."""
+        self.stored = 2**63
+        """The last number that may be sent because it is durable."""
         self.bytes = 0
         self.limit = 0
         """The last sequence number that may be sent; 0 before the other side has said so."""
@@ -61,6 +88,8 @@ class _Lane:
         self.resend_at = INFINITY
         self.sent = 0
         """The last number that was ever sent."""
+        self.given_before = 0
+        """The last number that may have been sent in an earlier life."""
         self.flying = 0
         """Bytes of what is on its way."""
         self.sizes: deque[int] = deque()  # bounded by `flight`
@@ -79,8 +108,13 @@ class _Lane:
 
     @property
     def count(self) -> int:
-        """Events it holds, and places of those that were given up."""
+        """Events it holds here, and places of those that were given up."""
         return len(self.flight) + len(self.waiting)
+
+    @property
+    def last(self) -> int:
+        """The last number that was given; 0 if none was."""
+        return self.base + len(self.flight) + len(self.waiting) + self.behind - 1
 
     def give_up(self, number: int, place: deque[bytes]) -> None:
         """Put nothing in the place of an event."""
@@ -91,6 +125,13 @@ class _Lane:
 
     def let_go(self, count: int) -> int:
         """Let go of the first ones; return how many of them were events."""
+        if count > self.count:  # those that are in the store alone are events as far as is known here
+            stored = min(count - self.count, self.behind)
+            found = self.let_go(self.count) + stored
+            self.base += stored
+            self.behind -= stored
+            self.sent = max(self.sent, self.base - 1)
+            return found
         flight = self.flight
         flew = min(count, len(flight))
         size = flown = sum(len(flight.popleft()) for _ in range(flew))
@@ -122,6 +163,7 @@ class Outflow:
             each time in a row. Over a transport that loses nothing it is never needed.
         keeps: whether what was sent is kept until it is accepted. Otherwise it goes once, and what would have
             to go again is given up.
+        store: keeps what is given; then a lane that is full here goes on there. None for nothing but memory.
     """
 
     def __init__(
@@ -131,17 +173,23 @@ class Outflow:
         patience: float = 1.0,
         *,
         keeps: bool = True,
+        store: Store | None = None,
     ) -> None:
         self.maxsize = maxsize
         self.max_bytes = max_bytes
         self.patience = patience
         self.keeps = keeps
+        self._store = store
+        self.epoch = 0.0
+        """Seconds by which the clock that goes over the wire shows more than the own one."""
         self.accepted = 0
         """Events the other side has accepted."""
         self.lost: dict[str, int] = {}
         """Events that were given up, by reason: ``shed``, ``expired``, ``unacknowledged``."""
         self.resent = 0
         """Events that were sent more than once."""
+        self.is_overtaken = False
+        """Whether the other side has accepted what was never sent: the store is an old copy of itself."""
         self._lanes: dict[int, _Lane] = {}
         self._order: list[int] = []
         self._window = 0
@@ -151,7 +199,7 @@ class Outflow:
 
     def __len__(self) -> int:
         """Events that are held, on their way or not."""
-        return sum(lane.count - len(lane.given_up) for lane in self._lanes.values())
+        return sum(lane.count + lane.behind - len(lane.given_up) for lane in self._lanes.values())
 
     @property
     def lanes(self) -> tuple[tuple[int, int], ...]:
@@ -160,7 +208,9 @@ class Outflow:
 
     def depths(self) -> dict[int, int]:
         """Return how many events each priority holds."""
-        counts = {lane.priority: lane.count - len(lane.given_up) for lane in self._lanes.values()}
+        counts = {
+            lane.priority: lane.count + lane.behind - len(lane.given_up) for lane in self._lanes.values()
+        }
         return {priority: count for priority, count in counts.items() if count}
 
     def push(self, priority: int, row: bytes, deadline: float | None = None) -> bool:
@@ -177,7 +227,14 @@ class Outflow:
             lane = self._lane(priority)
         size = lane.bytes + len(row)
         held = len(lane.flight) + len(lane.waiting)
-        if held >= self.maxsize or (held and size > self.max_bytes):
+        if self._store is not None:
+            if not self._store.has_room(len(row)):
+                return False
+            self._store.put(priority, lane.last + 1, row)
+            if lane.behind or held >= self.maxsize or (held and size > self.max_bytes):
+                lane.behind += 1
+                return True
+        elif held >= self.maxsize or (held and size > self.max_bytes):
             return False
         lane.waiting.append(row)
         lane.bytes = size
@@ -189,18 +246,60 @@ class Outflow:
         """Say whether `push` would take a row of so many bytes."""
         lane = self._lanes.get(priority)
         if lane is None:
-            self._lane(priority)
-            return True
+            lane = self._lane(priority)
+        if self._store is not None:
+            return self._store.has_room(size)
         return not lane.count or (lane.count < self.maxsize and lane.bytes + size <= self.max_bytes)
 
     def shed(self, priority: int) -> bool:
         """Give up the oldest event of a lane, while there is no connection; False if there is none."""
         lane = self._lanes.get(priority)
-        if lane is None or not lane.count:
+        if lane is None or not lane.count + lane.behind:
             return False
         if lane.let_go(1):
             self._lose("shed")
+        if self._store is not None:
+            self._store.accepted(priority, lane.base - 1)
         return True
+
+    def restore(self, priority: int, first: int, last: int) -> None:
+        """Begin a lane with what its store holds, from one number to another; with none, first is last + 1.
+
+        Raises what `push` raises.
+        """
+        lane = self._lane(priority)
+        lane.base, lane.behind, lane.stored, lane.sent = first, last - first + 1, last, first - 1
+        lane.given_before = last
+
+    def stored(self, priority: int, number: int) -> None:
+        """Note that all rows of a lane up to a number are durable, and may be sent."""
+        self._lanes[priority].stored = number
+
+    def hungry(self) -> tuple[int, int] | None:
+        """Give priority and number of what should be read from the store next, the most urgent first; None if
+        enough is here."""
+        for priority in self._order:
+            lane = self._lanes[priority]
+            if lane.behind and 2 * lane.count < self.maxsize and 2 * lane.bytes < self.max_bytes:
+                return priority, lane.base + lane.count
+        return None
+
+    def loaded(self, priority: int, first: int, rows: list[bytes]) -> None:
+        """Take what was read from the store; what was accepted meanwhile is left out."""
+        lane = self._lanes[priority]
+        next_ = lane.base + lane.count
+        for number, row in enumerate(rows, first):
+            if number != next_ or not lane.behind:
+                continue
+            next_ += 1
+            lane.behind -= 1
+            lane.waiting.append(row)
+            lane.bytes += len(row)
+            if row == NOTHING:
+                lane.given_up.add(number)
+                self._lose("damaged")
+            elif (deadline := _deadline(row)) is not None:
+                lane.deadlines[number] = deadline - self.epoch
 
     def opened(self) -> None:
         """Note that there is a new connection; nothing may go before its first `acknowledged`."""
@@ -251,7 +350,7 @@ class Outflow:
             lane = self._lanes[priority]
             if now >= lane.resend_at:
                 yield from self._again(lane, now)
-            limit = lane.limit or lane.base - 1 + self._window
+            limit = min(lane.limit or lane.base - 1 + self._window, lane.stored)
             while lane.waiting and lane.base + len(lane.flight) <= limit:
                 room = self._room(lane)
                 if lane.flight and len(lane.waiting[0]) > room:
@@ -266,12 +365,15 @@ class Outflow:
     @property
     def is_stalled(self) -> bool:
         """Whether events wait for credit, or for a connection."""
-        return any(lane.waiting for lane in self._lanes.values())
+        return any(lane.waiting or lane.behind for lane in self._lanes.values())
 
     def _room(self, lane: _Lane) -> int:
         """Return how many bytes more may be on their way."""
         flying = sum(each.flying for each in self._lanes.values())
         return min(self._lane_bytes - lane.flying, self._total_bytes - flying)
+
+    def _micros(self, now: float) -> int:
+        return int((now + self.epoch) * 1e6)
 
     def _lose(self, reason: str) -> None:
         self.lost[reason] = self.lost.get(reason, 0) + 1
@@ -282,13 +384,20 @@ class Outflow:
         if len(self._lanes) >= MAX_LANES:
             raise BadCall(f"a link carries {MAX_LANES} priorities; {priority} would be one more")
         lane = self._lanes[priority] = _Lane(priority)
+        if self._store is not None:
+            lane.stored = 0
         insort(self._order, priority)
         return lane
 
     def _acknowledge(self, lane: _Lane, found: LaneAck, now: float) -> int:
         # After a reconnect the other side may have accepted what was not sent on this connection.
-        count = max(0, min(found.accepted - lane.base + 1, lane.count))
+        if self._store is not None and found.accepted > max(lane.sent, lane.given_before):
+            self.is_overtaken = True
+            return 0
+        count = max(0, min(found.accepted - lane.base + 1, lane.count + lane.behind))
         accepted = lane.let_go(count)
+        if count and self._store is not None:
+            self._store.accepted(lane.priority, lane.base - 1)
         lane.limit = max(lane.limit, found.limit, lane.base - 1)
         lane.held = found.held
         if not lane.flight:
@@ -315,7 +424,7 @@ class Outflow:
             if rows and (
                 number != first + len(rows) or len(rows) >= FRAME_EVENTS or size + len(row) > FRAME_BYTES
             ):
-                yield pack_events(lane.priority, first, _micros(now), rows)
+                yield pack_events(lane.priority, first, self._micros(now), rows)
                 rows, size = [], 0
             if not rows:
                 first = number
@@ -323,7 +432,7 @@ class Outflow:
             size += len(row)
             self.resent += 1
         if rows:
-            yield pack_events(lane.priority, first, _micros(now), rows)
+            yield pack_events(lane.priority, first, self._micros(now), rows)
         self._tries += 1
         lane.resend_at = now + self.patience * 2.0 ** min(self._tries, 6)
 
@@ -352,7 +461,7 @@ class Outflow:
         lane.sent = max(lane.sent, first + len(rows) - 1)
         if lane.resend_at == INFINITY:
             lane.resend_at = now + self.patience
-        return pack_events(lane.priority, first, _micros(now), rows)
+        return pack_events(lane.priority, first, self._micros(now), rows)
 
     def _look(self, lane: _Lane, number: int, now: float) -> None:
         """Give up the event that is to go next if it is too late, or must not go again."""
@@ -388,5 +497,10 @@ def _missing(first: int, end: int, held: tuple[tuple[int, int], ...]) -> Iterato
     yield from range(number, end)
 
 
-def _micros(now: float) -> int:
-    return int(now * 1e6)
+def _deadline(row: bytes) -> float | None:
+    """Read the deadline of a row, in seconds on the clock of the wire; None for none."""
+    if b'"due":' not in row:
+        return None
+    found = orjson.loads(row)
+    due = found[3].get("due") if len(found) == 4 else None
+    return None if due is None else float(due / 1e6)

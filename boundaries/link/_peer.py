@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Final, Literal
 
 import attrs
@@ -26,6 +27,8 @@ from nexus.boundaries.link._frames import (
 )
 from nexus.boundaries.link._inflow import Inflow
 from nexus.boundaries.link._outflow import Outflow
+from nexus.boundaries.link._stored import Stream
+from nexus.boundaries.outbox._receipts import Cursors, Track
 
 __all__ = ["Arrival", "LinkBroken", "LinkEnded", "LinkLimits", "Peer"]
 
@@ -86,6 +89,10 @@ class Arrival:
     """Microseconds on the sender's clock."""
     rows: list[Row]
     """None where there is no event: it was given up on the other side."""
+    first: int = 0
+    """Number of the first."""
+    track: Track | None = None
+    """Where it is noted which of them are settled; None where they are accepted once they are taken."""
 
 
 class Peer:
@@ -93,12 +100,30 @@ class Peer:
 
     Args:
         who: tells the own name, and the own domain.
-        source: what the own sequence numbers belong to; unique and never used again.
+        source: what the own sequence numbers belong to; unique, and used again only where they go on.
+        keeps: see `Outflow`.
+        stream: keeps what is to go; None for nothing but memory.
+        cursors: keep how far what comes is settled; None where it is accepted once the nexus has taken it.
     """
 
-    def __init__(self, who: Callable[[], tuple[str, str]], source: str, limits: LinkLimits) -> None:
+    def __init__(
+        self,
+        who: Callable[[], tuple[str, str]],
+        source: str,
+        limits: LinkLimits,
+        *,
+        keeps: bool = True,
+        stream: Stream | None = None,
+        cursors: Cursors | None = None,
+    ) -> None:
         self.limits = limits
-        self.outflow = Outflow(limits.maxsize, limits.max_bytes, limits.patience)
+        self.outflow = Outflow(limits.maxsize, limits.max_bytes, limits.patience, keeps=keeps, store=stream)
+        self.stream = stream
+        self.stir: Callable[[], None] | None = None
+        """Has what may go sent, while there is a connection."""
+        self._cursors = cursors
+        if stream is not None:
+            stream.begin(self.outflow)
         self.hello: Hello | None = None
         """What the other side said of itself on this connection; None before."""
         self._who = who
@@ -190,9 +215,16 @@ class Peer:
         match frame:
             case Events():
                 rows = self._inflow.received(frame)
-                return Arrival(frame.priority, frame.sent, rows) if rows else None
+                if not rows:
+                    return None
+                first, track = self._inflow.given(frame.priority, len(rows))
+                return Arrival(frame.priority, frame.sent, rows, first, track)
             case Ack():
                 self.outflow.acknowledged(frame, now)
+                if self.outflow.is_overtaken:
+                    raise LinkBroken(
+                        "the other side has had numbers that were never given: the outbox is an old copy"
+                    )
                 self._again = now + self.limits.patience
             case Ping(data=question):
                 self._reply(pack(Pong(question)))
@@ -252,6 +284,17 @@ class Peer:
             return min(self._heard + DEAD_AFTER * beat, self._again)
         return min(max(self._heard, self._asked) + beat, self.outflow.next_time, self._again)
 
+    def _track(self, source: str, priority: int) -> Track:
+        assert self._cursors is not None
+        return self._cursors.track(source, priority, partial(self._settled, source, priority))
+
+    def _settled(self, source: str, priority: int, number: int) -> None:
+        """Note that it is known for good that all events of a lane up to a number are settled."""
+        if (inflow := self._inflows.get(source)) is not None:
+            inflow.settled(priority, number)
+            if self.stir is not None:
+                self.stir()
+
     def _reply(self, answer: bytes) -> None:
         if len(self._replies) < MAX_REPLIES:
             self._replies.append(answer)
@@ -291,6 +334,7 @@ class Peer:
                 target=limits.target,
                 lane_bytes=limits.window_bytes,
                 total_bytes=limits.window_bytes_total,
+                track=partial(self._track, hello.source) if self._cursors is not None else None,
             )
             self._inflows = {hello.source: inflow}
         self._inflow = inflow

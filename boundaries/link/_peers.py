@@ -20,12 +20,18 @@ class Peers:
 
     Args:
         most: how many are known at once; then the first that is not connected is given up.
-        make: makes the state of a new one.
+        make: makes the state of a new one of that name.
+        drop: told the name of one that is given up.
         is_connected: says whether one is.
     """
 
     def __init__(
-        self, name: str, most: int, make: Callable[[], Peer], is_connected: Callable[[Peer], bool]
+        self,
+        name: str,
+        most: int,
+        make: Callable[[str], Peer],
+        is_connected: Callable[[Peer], bool],
+        drop: Callable[[str], None],
     ) -> None:
         self.lost: dict[str, int] = {}
         """Events given up, by reason, of those who are given up themselves."""
@@ -35,6 +41,7 @@ class Peers:
         self._most = most
         self._make = make
         self._is_connected = is_connected
+        self._drop = drop
         self._known: dict[str, Peer] = {}
         self.all: list[Peer] = []
         """Those that are known."""
@@ -47,10 +54,20 @@ class Peers:
 
     def only(self) -> Peer:
         """Return the one there is of an end that connects."""
-        if not self._known:
-            self._known[""] = self._make()
-            self.all = list(self._known.values())
-        return self._known[""]
+        return self._known.get("") or self.add("")
+
+    def add(self, name: str) -> Peer:
+        """Make the state of one that is not known."""
+        peer = self._known[name] = self._make(name)
+        self.all = list(self._known.values())
+        return peer
+
+    def begin_anew(self) -> None:
+        """Forget all, but not their figures: what is held for them lies elsewhere and is not given up."""
+        for peer in self:
+            self._keep_figures(peer)
+        self._known = {}
+        self.all = []
 
     def find(self, hello: Hello) -> Peer:
         """Return the state of whoever says hello.
@@ -63,8 +80,7 @@ class Peers:
         if peer is None:
             if len(self._known) >= self._most:
                 self._forget_one()
-            peer = self._known[hello.name] = self._make()
-            self.all = list(self._known.values())
+            peer = self.add(hello.name)
         elif self._is_connected(peer):
             raise LinkBroken(f"{hello.name!a} is connected already")
         return peer
@@ -82,17 +98,22 @@ class Peers:
 
     def forget(self, peer: Peer) -> None:
         """Give up one that is away, with what is held for it."""
-        self._known = {name: each for name, each in self._known.items() if each is not peer}
+        for name in [name for name, each in self._known.items() if each is peer]:
+            del self._known[name]
+            self._drop(name)
         self.all = list(self._known.values())
-        self.accepted_before += peer.outflow.accepted
-        for reason, count in peer.outflow.lost.items():
-            self.lose(reason, count)
+        self._keep_figures(peer)
         if held := len(peer.outflow):
             self.lose("forgotten", held)
             logger.warning("%s gives up %d events for somebody who did not come back", self._name, held)
 
+    def _keep_figures(self, peer: Peer) -> None:
+        self.accepted_before += peer.outflow.accepted
+        for reason, count in peer.outflow.lost.items():
+            self.lose(reason, count)
+
     def _forget_one(self) -> None:
-        for peer in self:
+        for peer in list(self):
             if not self._is_connected(peer):
                 self.forget(peer)
                 return

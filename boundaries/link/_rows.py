@@ -45,6 +45,8 @@ class Rows:
 
     def __init__(self, types: Iterable[type[NamedEvent[Any]]] = ()) -> None:
         self._classes: Mapping[int | str, type[NamedEvent[Any]]] = {event_type_of(cls): cls for cls in types}
+        self.epoch = 0.0
+        """Seconds by which the clock that goes over the wire shows more than the own one."""
 
     def pack(self, event: Event[Any]) -> bytes:
         """Make a row of an event.
@@ -60,7 +62,7 @@ class Rows:
             return row
         words: dict[str, Any] = {}
         if meta.deadline is not None and meta.deadline < MOST_TIME:
-            words["due"] = int(max(meta.deadline, 0.0) * 1e6)
+            words["due"] = int(max(meta.deadline + self.epoch, 0.0) * 1e6)
         for name in ("headers", "correlation", "route", "reply_to", "path"):
             value = getattr(meta, name)
             if value is not None and value != ():

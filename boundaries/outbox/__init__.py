@@ -1,5 +1,6 @@
 """The outbox: rows that wait on the disk until another side has accepted them."""
 
+from nexus.boundaries.outbox._effects import Apply, Effects
 from nexus.boundaries.outbox._kinds import (
     Connection,
     Cursor,
@@ -13,6 +14,8 @@ from nexus.boundaries.outbox._outbox import Outbox
 
 __all__ = [
     "Outbox",
+    "Effects",
+    "Apply",
     "OutboxState",
     "LaneContents",
     "Cursor",

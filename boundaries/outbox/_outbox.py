@@ -257,6 +257,8 @@ class Outbox:
         Where the file is full, the condition becomes ``full`` until there is room again; where only the disk
         is behind, there is room after the next commit.
         """
+        if self._quiet:
+            return False
         if self._stored + self._size + size + ROW_HEAD > self.max_bytes:
             if self._condition == "open":
                 self._tell("full", f"holds {self._stored + self._size} of {self.max_bytes} bytes")

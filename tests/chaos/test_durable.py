@@ -1,0 +1,151 @@
+"""A durable link between processes that are killed: every effect is there once, in the order of its lane."""
+
+import asyncio
+import os
+import random
+import sqlite3
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from real import free_port
+
+SIDES = Path(__file__).parent.parent / "support" / "durable_sides.py"
+PRIORITIES = (-1, 0, 5)
+WAIT = 60.0
+
+
+class Side:
+    """One of the two processes; killed and started again."""
+
+    def __init__(self, *words: object, mutant: str = "") -> None:
+        self._words = [str(word) for word in words]
+        self._environment = {**os.environ, "NEXUS_MUTANT": mutant}
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> None:
+        """Start it, and wait until it says that it is ready."""
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            str(SIDES),
+            *self._words,
+            env=self._environment,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        assert await self._line() == b"ready\n"
+
+    async def _line(self) -> bytes:
+        assert self._process is not None
+        assert self._process.stdout is not None
+        return await asyncio.wait_for(self._process.stdout.readline(), 10 * WAIT)
+
+    async def done(self) -> bool:
+        """Wait for its good end; False if it was killed before."""
+        return await self._line() == b"done\n"
+
+    async def kill(self) -> None:
+        """End it as a power cut of its own would."""
+        if self._process is not None:
+            if self._process.returncode is None:
+                self._process.kill()
+            await self._end()
+
+    async def stop(self) -> None:
+        """End it in good order."""
+        assert self._process is not None
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        await self._end()
+
+    async def _end(self) -> None:
+        assert self._process is not None
+        process, self._process = self._process, None
+        await asyncio.wait_for(process.wait(), WAIT)
+        assert process.stdin is not None
+        process.stdin.close()
+
+
+@asynccontextmanager
+async def running(near: Side, far: Side) -> AsyncIterator[None]:
+    """Start both, and leave none behind."""
+    try:
+        await far.start()
+        await near.start()
+        yield
+    finally:
+        await near.kill()
+        await far.kill()
+
+
+async def trial(folder: Path, count: int, kills: int, seed: int, mutant: str = "") -> dict[str, int]:
+    """Send events of three priorities while either process, or both, are killed; say what became of them."""
+    chance, port = random.Random(seed), free_port()
+    near = Side("near", port, folder / "near.db", count, mutant=mutant)
+    far = Side("far", port, folder / "far.db", mutant=mutant)
+    done = 0
+    async with running(near, far):
+        over = asyncio.ensure_future(near.done())
+        while done < kills and not over.done():
+            await asyncio.wait([over], timeout=chance.uniform(0.15, 0.6))
+            if over.done():
+                break
+            done += 1
+            which = chance.choices(("near", "far", "both"), (4, 4, 2))[0]
+            if which != "far":
+                await near.kill()
+                await over
+            if which != "near":
+                await far.kill()
+                await far.start()
+            if which != "far":
+                await near.start()
+                over = asyncio.ensure_future(near.done())
+        assert await over
+        await far.stop()
+    return {"kills": done, **found(folder / "far.db", count)}
+
+
+def found(path: Path, count: int) -> dict[str, int]:
+    """Count what is missing, what is there twice, and what came too late, in the file of the far side."""
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        lost = twice = disorder = 0
+        for priority in PRIORITIES:
+            rows = connection.execute(
+                "SELECT first, last FROM effect WHERE priority = ? ORDER BY rowid", (priority,)
+            ).fetchall()
+            disorder += sum(before[1] > after[0] for before, after in pairwise(rows))
+            seen = bytearray(count + 1)
+            for first, last in rows:
+                for number in range(first, last + 1):
+                    twice += seen[number]
+                    seen[number] = 1
+            lost += count - sum(seen)
+    connection.close()
+    return {"lost": lost, "duplicated": twice, "disorder": disorder}
+
+
+async def test_either_side_is_killed(form: Any, figures: Any, tmp_path: Path) -> None:
+    """Each event has its effect once, in the order of its lane, whoever is killed when."""
+    count = form.size(50_000, 1_800_000)
+    outcome = await trial(tmp_path, count, form.size(12, 320), form.seed)
+    figures(offered=3 * count, delivered=3 * count - outcome["lost"], **outcome)
+    assert outcome.pop("kills") >= form.size(5, 300)
+    assert outcome == {"lost": 0, "duplicated": 0, "disorder": 0}
+
+
+@pytest.mark.parametrize(("mutant", "fault"), [("early", "lost"), ("split", "duplicated")])
+async def test_the_law_has_teeth(tmp_path: Path, mutant: str, fault: str) -> None:
+    """A link that acknowledges before the commit loses, one that moves its cursor later does things twice."""
+    for seed in range(5):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        outcome = await trial(folder, 20_000, 8, seed, mutant)
+        if outcome[fault]:
+            return
+    pytest.fail(f"nothing was {fault}")
