@@ -42,10 +42,13 @@ class StopReport:
     """Names of tasks that were cancelled twice and did not end."""
     stats: Stats = attrs.field(repr=False)
     """The last figures."""
+    spilled: int = 0
+    """Events that stay on the disk by the policy `Spill` and come first at the next start; not in
+    `remaining`."""
 
     @property
     def clean(self) -> bool:
-        """Whether everything was handled and every task has ended."""
+        """Whether everything was handled, or stays on the disk, and every task has ended."""
         return not self.remaining and not self.stuck
 
 
@@ -61,6 +64,8 @@ class Stopping:
 
 _CLOSING = (0.1, 5.0)
 """Seconds that sources have at least and at most to close when the queue is drained."""
+_CLOSING_STORES = 20.0
+"""Seconds that stores of spilled events have at most; they bound their own closing, and are done sooner."""
 
 
 class Life:
@@ -143,7 +148,9 @@ class Life:
             logger.warning("%s goes on without waiting for the start of %s", self._nexus.name, late)
 
     async def _watch_start(self, runners: Iterable[SourceRunner]) -> None:
-        """Note when all sources have been started."""
+        """Note when all sources have been started, and what is on the disk is known."""
+        if self._nexus.queue.spills is not None:
+            await self._nexus.queue.spills.opened()
         for runner in runners:
             await runner.begun.wait()
         self.state = "LOOPING"
@@ -154,6 +161,9 @@ class Life:
         assert self.loop is not None
         assert self._end is not None
         self._has_lived = True
+        self._nexus.queue.spawn = self.tasks.spawn
+        if self._nexus.queue.spills is not None:
+            self._nexus.queue.spills.open_all()
         drain = self.tasks.spawn_handler(self._drain.run(self._nexus._check_idle), "drain")
         drain.add_done_callback(lambda _: self._request_end())
         watch = self.tasks.spawn(self._watch_start(self.sources.start_all()), "start")
@@ -255,8 +265,16 @@ class Life:
         after = nexus.stats()
         settled = self._settled - (self._settled_before or 0)
         held = [] if self._drain.event is None else [self._drain.event]
-        remaining = sorted((*held, *nexus.queue.events()), key=lambda event: event.priority)
-        report = StopReport(settled, tuple(remaining), tuple(stuck), after)
+        remaining = [*held, *nexus.queue.events()]
+        spilled = 0
+        if nexus.queue.spills is not None:
+            nexus.queue.sealed = True
+            remaining = nexus.queue.spills.not_stored(remaining)
+            spilled, lost, late = await nexus.queue.spills.close(_CLOSING_STORES)
+            remaining += lost
+            stuck += late
+        remaining.sort(key=lambda event: event.priority)
+        report = StopReport(settled, tuple(remaining), tuple(stuck), after, spilled)
         if not report.clean:
             logger.warning(
                 "%s stopped with %s events not handled and %s tasks stuck: %s",

@@ -15,7 +15,16 @@ from ._handler import (
 )
 from ._life import Stopping, StopReport
 from ._nexus import AsyncEventNexus
-from ._policy import Block, DropNewest, DropOldest, Fail, LatestByKey, OverloadPolicy
+from ._policy import (
+    Block,
+    DropNewest,
+    DropOldest,
+    Fail,
+    LatestByKey,
+    OverloadPolicy,
+    Spill,
+    SpillStore,
+)
 from ._queue import AsyncEventPriorityQueue, SecondaryQueue
 from ._source import AbstractNexus, EventConverter, EventProducer, EventSource, SimpleEventConverter
 from ._stats import Histogram, SourceState, Stats, TypeCounts
@@ -63,6 +72,8 @@ __all__ = [
     "SimpleEventConverter",
     "SourceState",
     "SourceStateEvent",
+    "Spill",
+    "SpillStore",
     "Stall",
     "Stats",
     "StopReport",

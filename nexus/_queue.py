@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from asyncio import events as asyncio_events
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from enum import Enum
 from time import monotonic
 from typing import Any
@@ -13,10 +13,12 @@ from typing import Any
 from ._clock import clock_of
 from ._event import Event, EventKey, NamedEvent, check_event, event_type_of, not_an_event, settle
 from ._lanes import Lane, Lanes, Slot
-from ._policy import OverloadPolicy, check_policy
+from ._policy import OverloadPolicy, Spill, check_policy
 from ._room import Room
 from ._route import Ledger
 from ._slots import Policies, TypePolicy, open_slot
+from ._spill import Spills
+from ._spill_line import SpillLine
 from .errors import BadCall, QueueFull
 
 __all__ = ["AsyncEventPriorityQueue", "Giver", "SecondaryQueue"]
@@ -78,6 +80,10 @@ class AsyncEventPriorityQueue:
         """Whether a closed queue lets in nobody at all any more, handlers included."""
         self.domain = ""
         """Whose queue it is: the unique name of its nexus's domain."""
+        self.spills: Spills | None = None
+        """What waits on the disk; None where no type has the policy `Spill`."""
+        self.spawn: Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]] | None = None
+        """Makes a task that the nexus owns; None before it runs."""
         self._clock: Callable[[], float] = monotonic
         self._loop: asyncio.AbstractEventLoop | None = None
         self._bound = False
@@ -91,12 +97,15 @@ class AsyncEventPriorityQueue:
     # Looking.
 
     def qsize(self) -> int:
-        """Return how many events wait."""
-        return sum(lane.live for lane in self.lanes.values())
+        """Return how many events wait, those on the disk included."""
+        waiting = sum(lane.live for lane in self.lanes.values())
+        return waiting if self.spills is None else waiting + self.spills.held
 
     def empty(self) -> bool:
-        """Say whether no event waits."""
-        return self.qsize() == 0
+        """Say whether no event waits; what a closed queue leaves on the disk does not count."""
+        if self.spills is not None and self.closed is None and self.spills.held:
+            return False
+        return not any(lane.live for lane in self.lanes.values())
 
     def full(self, priority: int = 0) -> bool:
         """Say whether the lane of this priority has no room."""
@@ -104,7 +113,7 @@ class AsyncEventPriorityQueue:
         return lane is not None and lane.live >= self.maxsize
 
     def events(self) -> Iterator[Event[Any]]:
-        """Iterate over the waiting events by priority; the queue must not change meanwhile."""
+        """Iterate over the events in the lanes by priority; the queue must not change meanwhile."""
         for lane in self.lanes.occupied:
             for entry in lane.line:
                 event = entry if isinstance(entry, Event) else entry.event
@@ -118,6 +127,7 @@ class AsyncEventPriorityQueue:
             self.turned_away
             + self.lanes.taken_before
             + sum(lane.taken + len(lane.line) for lane in self.lanes.values())
+            + (0 if self.spills is None else self.spills.held)
         )
 
     # Policies.
@@ -127,9 +137,16 @@ class AsyncEventPriorityQueue:
 
         Raises:
             TypeError: it is not an event type, or not a policy.
+            BadCall: the policy is `Spill`, and the type has another store already, or the queue no nexus.
         """
         key = event_type_of(type)
-        self._policies.choose(key, check_policy(policy), self.ledger.own(key), self.lanes)
+        policy = check_policy(policy)
+        if isinstance(policy, Spill):
+            if self.closed is None and not self._bound:
+                raise BadCall("the policy Spill is for the queue of a nexus; a queue of its own has no tasks")
+            self.spills = self.spills or Spills(self)
+            self.spills.add(key, policy.store)
+        self._policies.choose(key, policy, self.ledger.own(key), self.lanes)
         for lane in self.lanes.values():
             lane.limit = 0
 
@@ -162,6 +179,8 @@ class AsyncEventPriorityQueue:
         self.ledger.account(event.type).refused += 1
         lane = self.lanes.get(event.priority)
         found = "no lane is free" if lane is None else f"its lane holds {lane.live} events"
+        if self.spills is not None and self.spills.spills(event.type):
+            found += ", and the disk takes no more"
         raise QueueFull(
             f"no room for {event.type!r} at priority {event.priority}: {found}, maxsize is {self.maxsize} "
             f"(for handlers {self.max_secondary} more); await put(), raise the bound, or set a policy"
@@ -173,16 +192,17 @@ class AsyncEventPriorityQueue:
             raise self.closed()
         try:
             lane = self.lanes.get(event.priority)
-            state = self._policies.get(event.type) if self._policies else None
+            state = self._policies.get(event.type) if self._policies or self.spills is not None else None
         except (AttributeError, TypeError) as exc:
             raise not_an_event(event) from exc
-        if lane is None:
+        if lane is None or not lane.line:
             check_event(event)
+        if self.spills is not None and (line := self.spills.busy_line(event)) is not None:
+            return self._give_to(line, event, giver)
+        if lane is None:
             lane = self.room.find_lane(event.priority)
             if lane is None:
                 return self._overflow(event, None, state, giver)
-        elif not lane.line:
-            check_event(event)
         loop = asyncio_events._get_running_loop()
         if loop is not self._loop:
             self._meet(loop)
@@ -230,13 +250,23 @@ class AsyncEventPriorityQueue:
         lane.line.append(state.slot(event, lane) if state is not None and state.keeps_slots else event)
         if not lane.occupied:
             self.lanes.occupy(lane)
-            self._wake_getter()
-        if not self._policies and not self.busy and not lane.waiters and not self.room.laneless:
+            self.wake_getter()
+        if (
+            not self._policies
+            and not self.busy
+            and not lane.waiters
+            and not self.room.laneless
+            and self.spills is None
+        ):
             lane.limit = min(len(lane.line) + lane.stride, self.maxsize - lane.backlog - lane.promised)
 
     def _overflow(self, event: Event[Any], lane: Lane | None, state: TypePolicy | None, giver: Giver) -> bool:
         """Deal with an event that finds its lane full, or none; False when its giver has to wait."""
-        if state is not None and not state.fails:
+        if state is not None and state.spills:
+            assert self.spills is not None
+            if self.spills.line(event).give(event, waits=giver is Giver.OUTSIDE):
+                return True
+        elif state is not None and not state.fails:
             oldest = state.oldest(lane) if lane is not None and state.keeps_slots else None
             if lane is not None and oldest is not None:
                 state.empty(oldest, state.reason)
@@ -245,7 +275,7 @@ class AsyncEventPriorityQueue:
                 state.route.drop(event, state.reason)
                 self.turned_away += 1
             return True
-        if state is not None and giver is not Giver.HOLDER:
+        if state is not None and state.fails and giver is not Giver.HOLDER:
             self.refuse(event)
         if giver is Giver.OUTSIDE:
             return False
@@ -257,11 +287,34 @@ class AsyncEventPriorityQueue:
         self._append(event, lane, state)
         return True
 
+    def _give_to(self, line: SpillLine, event: Event[Any], giver: Giver) -> bool:
+        """Deal with an event that comes after others on the disk; False when its giver has to wait."""
+        loop = asyncio_events._get_running_loop()
+        if loop is not self._loop:
+            self._meet(loop)
+        if line.give(event, waits=giver is Giver.OUTSIDE):
+            return True
+        if giver is Giver.OUTSIDE:
+            return False
+        if giver is Giver.HANDLER and len(line.beyond) >= self.max_secondary:
+            self.refuse(event)
+        line.beyond.append(event)
+        return True
+
+    def append(self, event: Event[Any], lane: Lane) -> None:
+        """Put an event into a place of its lane that was kept for it."""
+        self._append(event, lane, None)
+
     async def wait_for_room(self, event: Event[Any]) -> None:
         """Wait until the event's lane has room, in the order of asking, then give it.
 
         Cancelled, it is not given.
         """
+        if self.spills is not None:
+            state = self._policies.get(event.type)
+            if (state is not None and state.spills) or self.spills.busy_line(event) is not None:
+                await self.spills.line(event).wait(event)
+                return
         lane = await self.room.wait(event.priority)
         if self.closed is not None:
             raise self.closed()
@@ -272,6 +325,8 @@ class AsyncEventPriorityQueue:
         """Let nothing more in from outside; whoever waits for room gets the error that `reason` makes."""
         self.closed = reason
         self.room.close()
+        if self.spills is not None:
+            self.spills.shut()
 
     def bind(self, loop: asyncio.AbstractEventLoop) -> None:
         """Belong to this event loop from now on; puts from elsewhere raise `BadCall`."""
@@ -294,7 +349,7 @@ class AsyncEventPriorityQueue:
         lane.put_back(entry)
         if not lane.occupied:
             self.lanes.occupy(lane)
-            self._wake_getter()
+            self.wake_getter()
 
     # Taking.
 
@@ -333,12 +388,12 @@ class AsyncEventPriorityQueue:
             await getter
         except asyncio.CancelledError:
             if getter.done() and not getter.cancelled():
-                self._wake_getter()
+                self.wake_getter()
             elif getter in self._getters:
                 self._getters.remove(getter)
             raise
 
-    def _wake_getter(self) -> None:
+    def wake_getter(self) -> None:
         """Wake the first who waits for an event."""
         while self._getters:
             getter = self._getters.popleft()

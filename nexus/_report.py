@@ -31,7 +31,15 @@ def take_stats(queue: AsyncEventPriorityQueue, drain: Drain, deliveries: Deliver
     queued = Counter(active)
     queued.update(key_of(event) for event in queue.events())
     queued.update(key_of(item.event) for item in set().union(*(pool.items for pool in life.pools)))
-    types = {route.key: route.counts(queued[route.key], active[route.key]) for route in queue.ledger}
+    spilled: Counter[EventKey] = Counter()
+    if queue.spills is not None:
+        for key, number in queue.spills.counts():
+            spilled[key] += number
+        queued.update(spilled)
+    types = {
+        route.key: route.counts(queued[route.key], active[route.key], spilled[route.key])
+        for route in queue.ledger
+    }
     types = {key: counts for key, counts in types.items() if counts.ingested or counts.refused}
 
     def total(name: str) -> int:
@@ -53,4 +61,5 @@ def take_stats(queue: AsyncEventPriorityQueue, drain: Drain, deliveries: Deliver
         waiting={lane.priority: lane.waiting.snapshot() for lane in lanes if lane.waiting.count},
         handling={lane.priority: lane.handling.snapshot() for lane in lanes if lane.handling.count},
         sources=life.sources.states(),
+        spilled={} if queue.spills is None else queue.spills.depths,
     )

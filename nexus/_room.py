@@ -48,6 +48,13 @@ class Room:
         """Say whether this lane is one that somebody waited for before it was there."""
         return any(ticket.priority == lane.priority for ticket in self.laneless)
 
+    async def place(self, priority: int) -> Lane | None:
+        """Return the lane of a priority if it has a place that nobody waits for; else wait for one."""
+        lane = self.find_lane(priority)
+        if lane is None or lane.waiters or self.is_full(lane) or (self.laneless and self.is_wanted(lane)):
+            return await self.wait(priority)
+        return lane
+
     async def wait(self, priority: int) -> Lane | None:
         """Wait for a place in the lane of a priority; None when the door was closed.
 

@@ -88,7 +88,7 @@ class Route:
         self.drops[reason] = self.drops.get(reason, 0) + 1
         settle(event, "dropped")
 
-    def counts(self, queued: int, active: int) -> TypeCounts:
+    def counts(self, queued: int, active: int, spilled: int) -> TypeCounts:
         """Return the account as it stands."""
         settled = self.handled + self.failed + self.unhandled + self.expired + sum(self.drops.values())
         return TypeCounts(
@@ -99,6 +99,7 @@ class Route:
             expired=self.expired,
             queued=queued,
             active=active,
+            spilled=spilled,
             refused=self.refused,
             drops=dict(self.drops),
         )

@@ -8,7 +8,7 @@ from typing import Any
 
 from ._event import Event, EventKey
 from ._lanes import Lane, Lanes, Slot
-from ._policy import Block, DropNewest, DropOldest, Fail, LatestByKey, OverloadPolicy
+from ._policy import Block, DropNewest, DropOldest, Fail, LatestByKey, OverloadPolicy, Spill
 from ._route import Route
 
 __all__ = ["Policies", "TypePolicy", "open_slot", "slot_again"]
@@ -25,6 +25,7 @@ class TypePolicy:
         keeps_slots: whether events of the type wait in slots, because one of them may go.
         keeps_latest: whether a newer event takes the place of an older one.
         fails: whether the giver gets an error at a full lane.
+        spills: whether an event goes to the disk there.
     """
 
     __slots__ = (
@@ -37,6 +38,7 @@ class TypePolicy:
         "keeps_slots",
         "policy",
         "route",
+        "spills",
     )
 
     def __init__(self, policy: OverloadPolicy, route: Route, lanes: Lanes) -> None:
@@ -45,6 +47,7 @@ class TypePolicy:
         self.keeps_slots = isinstance(policy, DropOldest | LatestByKey)
         self.keeps_latest = isinstance(policy, LatestByKey)
         self.fails = isinstance(policy, Fail)
+        self.spills = isinstance(policy, Spill)
         self._lanes = lanes
         self._by_key: dict[Hashable, Slot] = {}
         self._in_line: _Lines = {}

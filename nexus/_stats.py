@@ -117,6 +117,8 @@ class TypeCounts:
     """Not accepted: the caller got `QueueFull`."""
     drops: Mapping[str, int] = attrs.field(factory=dict)
     """Dropped by policy, by reason."""
+    spilled: int = 0
+    """Of those queued, the ones that wait on the disk."""
 
     @property
     def dropped(self) -> int:
@@ -171,13 +173,15 @@ class Stats:
     """The same counts for each type seen; beyond a thousand types without a handler the rest is under
     ``*``."""
     lanes: Mapping[int, int]
-    """Events waiting, per priority, the most urgent first."""
+    """Events waiting in memory, per priority, the most urgent first."""
     waiting: Mapping[int, Histogram]
     """Seconds from acceptance to the handler, per priority."""
     handling: Mapping[int, Histogram]
     """Seconds in the handlers that run in the nexus's own task, per priority."""
     sources: Mapping[str, SourceState]
     """How each source fares, by its name."""
+    spilled: Mapping[int, int] = attrs.field(factory=dict)
+    """Events waiting on the disk behind a full lane, per priority, the most urgent first."""
 
     @property
     def balanced(self) -> bool:
@@ -190,13 +194,14 @@ class Stats:
         plain = {
             field.name: getattr(self, field.name)
             for field in attrs.fields(Stats)
-            if field.name not in ("types", "lanes", "waiting", "handling", "sources")
+            if field.name not in ("types", "lanes", "spilled", "waiting", "handling", "sources")
         }
         return {
             **plain,
             "balanced": self.balanced,
             "types": {str(key): counts.as_dict() for key, counts in self.types.items()},
             "lanes": {str(priority): depth for priority, depth in self.lanes.items()},
+            "spilled": {str(priority): depth for priority, depth in self.spilled.items()},
             "waiting": {str(priority): h.as_dict() for priority, h in self.waiting.items()},
             "handling": {str(priority): h.as_dict() for priority, h in self.handling.items()},
             "sources": {name: attrs.asdict(state) for name, state in self.sources.items()},
