@@ -15,6 +15,7 @@
   - ConfigError: an option is wrong (also a ValueError)
   - OpenError: something on this machine cannot be opened (also an OSError)
   - LinkDown: the peer is not there, and nobody will wait for it (also a ConnectionError)
+  - ReplyTimeout: a question was not answered in time (also a TimeoutError)
   - EndOfData: a receiver has nothing further
 
 ``asyncio.CancelledError`` is never caught, wrapped or replaced.
@@ -42,6 +43,7 @@ __all__ = [
     "OpenError",
     "PackerError",
     "QueueFull",
+    "ReplyTimeout",
     "UnhandledEvent",
     "UnpackerError",
 ]
@@ -144,6 +146,10 @@ class OpenError(NexusError, OSError):
 
 class LinkDown(NexusError, ConnectionError):
     """The peer is not there, and nobody will wait for it to come back."""
+
+
+class ReplyTimeout(NexusError, TimeoutError):
+    """A question was sent, and no answer came in time."""
 
 
 class EndOfData(NexusError):

@@ -28,11 +28,12 @@ class LinkCounts:
     resent: int
     """Events that were sent more than once."""
     received: int
-    """Events that came and were accepted by the own nexus."""
+    """Events that came and were accepted by the own nexus, or answered a request."""
     duplicates: int
     """Events that came again and were left out."""
     left_out: Mapping[str, int]
-    """Events that came, or were to go, and were left out, by reason: ``loop``, ``hops``, ``bad``."""
+    """Events that came, or were to go, and were left out, by reason: ``loop``, ``hops``, ``bad``;
+    ``forbidden``, what the other side may not send; ``late``, answers nobody waited for any more."""
     peers: int
     """Other sides that are connected."""
     forged: int = 0

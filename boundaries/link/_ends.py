@@ -29,7 +29,7 @@ CHAOS: Final = "chaos+"
 FIRST: Final = (HELLO, CHALLENGE)
 """What the first frame of each side begins with; by it a transport without connections knows a new one."""
 
-_OF_THE_LINK: Final = ("name", "limits", "types", "token", "outbox", "delivery")
+_OF_THE_LINK: Final = ("name", "limits", "types", "token", "accept", "most_urgent", "outbox", "delivery")
 
 
 class Dialler(Protocol):

@@ -25,7 +25,9 @@ from nexus.adapters._link import LinkState, OnLink
 from nexus.adapters._retry import Retry
 from nexus.adapters._safe import why
 from nexus.adapters._wire import Wire
+from nexus.boundaries._requests import Requests
 from nexus.boundaries.link._adapters import AdapterDialler
+from nexus.boundaries.link._authority import Accepted, Authority
 from nexus.boundaries.link._chaos import Weather
 from nexus.boundaries.link._counts import LinkCounts
 from nexus.boundaries.link._durable import Delivery, Done, Durable, durable_of
@@ -66,6 +68,10 @@ class Link(EventConsumer, EventProducer):
         limits: bounds and timing.
         types: classes of named events that arrive as what they were.
         token: a secret that both sides must know, and that never goes over the wire; empty for none.
+        accept: types of events that the other side may send, classes of named events included; None for all.
+            Answers to `request` may always come.
+        most_urgent: the most urgent priority that it may send, the least number; None for any. What it may
+            not send is left out and counted.
         outbox: the file in which the link keeps what it has taken and how far what comes has been settled, or
             the `nexus.boundaries.outbox.Outbox` itself; None for memory alone. It needs a `name`.
         delivery: what is promised, see `Delivery`; None for ``durable_sync`` with an outbox and
@@ -87,6 +93,8 @@ class Link(EventConsumer, EventProducer):
         limits: LinkLimits | None = None,
         types: Iterable[type[NamedEvent[Any]]] = (),
         token: str = "",
+        accept: Iterable[Accepted] | None = None,
+        most_urgent: int | None = None,
         outbox: Outbox | str | os.PathLike[str] | None = None,
         delivery: Delivery | None = None,
     ) -> None:
@@ -104,6 +112,8 @@ class Link(EventConsumer, EventProducer):
         self._door = door(self._connection) if door is not None else None
         self._rows = Rows(types)
         self._token = token
+        self._authority = Authority(accept, most_urgent)
+        self._requests = Requests(self.name, self.limits.max_requests)
         self._source = secrets.token_hex(16)
         self._peers = Peers(
             self.name,
@@ -229,7 +239,7 @@ class Link(EventConsumer, EventProducer):
             resent=sum(flow.resent for flow in flows),
             received=self._received,
             duplicates=sum(peer.inflow.duplicates for peer in self._peers if peer.inflow),
-            left_out=dict(self._left_out),
+            left_out=self._left_out | ({"late": late} if (late := self._requests.late) else {}),
             peers=len(self._lines),
             forged=self._forged,
         )
@@ -279,6 +289,7 @@ class Link(EventConsumer, EventProducer):
         if self._door is not None:
             self._door.close()
         self._connection.stopped()
+        self._requests.close()
         self._make_room()
 
     async def aclose(self) -> None:
@@ -398,6 +409,24 @@ class Link(EventConsumer, EventProducer):
             await self._wait_for_room()
         if self._durable is not None:
             await self._durable.outbox.durable()
+
+    async def request(self, event: Event[Any], timeout: float | None = 5.0) -> Event[Any]:
+        """Send an event, and wait for what a handler on the other side makes with ``event.reply(...)``.
+
+        The answer is returned and does not go through the own nexus. Of several others the first answer
+        counts. Cancelled, the question is forgotten; it may be answered all the same.
+
+        Args:
+            timeout: seconds, waiting for room and for a connection included; the event has that deadline, if
+                it has no nearer one. None for no limit.
+
+        Raises:
+            ReplyTimeout: there was no answer in time.
+            QueueFull: `LinkLimits.max_requests` wait already.
+            LinkDown: the link was stopped.
+            PackerError: its payload is not JSON.
+        """
+        return await self._requests.ask(event, timeout, self.handle)
 
     def _has_room(self, peer: Peer, priority: int, size: int) -> bool:
         """Say whether an event can be held for a peer; for one that is away the oldest may have to go."""
@@ -576,6 +605,14 @@ class Link(EventConsumer, EventProducer):
         except BadEvent as exc:
             logger.warning("%s leaves out an event: %s", self.name, exc)
             self._leave_out("bad")
+            return None
+        if event._meta is not plain and event.route:
+            late = self._requests.late
+            if self._requests.answer(event):
+                self._received += self._requests.late == late
+                return None
+        if not self._authority.admits(event):
+            self._leave_out("forbidden")
             return None
         if event._meta is not plain and self._nexus.domain in event.path:
             self._leave_out("loop")

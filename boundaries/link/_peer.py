@@ -76,6 +76,8 @@ class LinkLimits:
     """Seconds for which a link that closes goes on sending what it holds; a stop may allow less."""
     max_peers: int = 64
     """Others that a listener knows, connected or not."""
+    max_requests: int = 1000
+    """Requests that wait for an answer at a time."""
     patience: float = 1.0
     """Seconds until what was not acknowledged is sent again."""
 
