@@ -13,6 +13,7 @@ from typing import Final
 
 import orjson
 
+from nexus.boundaries.link._bucket import Bucket
 from nexus.boundaries.link._frames import MAX_RANGES, Ack, Events, Hello, LaneAck, Row
 from nexus.boundaries.link._window import Window
 from nexus.boundaries.outbox._receipts import Track
@@ -20,6 +21,7 @@ from nexus.boundaries.outbox._receipts import Track
 __all__ = ["Inflow"]
 
 MAX_LANES: Final = 64
+INFINITY: Final = float("inf")
 SLACK: Final = 2 * 64 * 1024
 """Bytes of a lane beyond the bound: both sides count exactly, but frames that are there in part."""
 
@@ -115,6 +117,7 @@ class Inflow:
         total_bytes: the same of all lanes together.
         track: gives what of a priority was settled, and notes what is; None where an event is accepted once
             the nexus has taken it.
+        bucket: how many may come in a time; None for any number. It may belong to several sources.
     """
 
     def __init__(
@@ -126,7 +129,11 @@ class Inflow:
         lane_bytes: int = 8 * 2**20,
         total_bytes: int = 64 * 2**20,
         track: Callable[[int], Track] | None = None,
+        bucket: Bucket | None = None,
     ) -> None:
+        self._bucket = bucket
+        self._hungry: set[int] = set()
+        """Priorities of which more may come as soon as there is something in the bucket."""
         self._track = track
         self.least = least
         self.most = most
@@ -163,7 +170,9 @@ class Inflow:
             again = min(len(rows), lane.expected - first)
             self.duplicates += again
             rows, first = rows[again:], first + again
-        over = first + len(rows) - 1 - max(lane.granted, lane.limit)
+        over = (
+            first + len(rows) - 1 - (max(lane.granted, lane.limit) if self._bucket is None else lane.granted)
+        )
         if over > 0:
             self.refused += min(over, len(rows))
             rows = rows[: max(0, len(rows) - over)]
@@ -214,8 +223,16 @@ class Inflow:
         lane = self._lanes[priority]
         return lane.expected - count, lane.track
 
-    def ack(self) -> Ack | None:
-        """Make an acknowledgement of what is new; None if nothing is."""
+    def ack(self, now: float = 0.0) -> Ack | None:
+        """Make an acknowledgement of what is new; None if nothing is.
+
+        Args:
+            now: seconds on the clock.
+        """
+        if self._bucket is not None:
+            self._bucket.fill(now)
+            if self._hungry and now >= self._bucket.next_time:
+                self._due |= self._hungry
         if not self._due and not self._always:
             return None
         self._always = False
@@ -237,6 +254,11 @@ class Inflow:
         )
 
     @property
+    def next_time(self) -> float:
+        """The moment at which `ack` may have something though nothing came; infinity for none."""
+        return self._bucket.next_time if self._bucket is not None and self._hungry else INFINITY
+
+    @property
     def bytes(self) -> int:
         """Bytes of events that are held, or given and not accepted."""
         return sum(lane.bytes for lane in self._lanes.values())
@@ -251,14 +273,17 @@ class Inflow:
 
     @property
     def _first_window(self) -> int:
-        return max(self.least, min(64, self.most))
+        return max(self.least, min(64, self.most)) if self._bucket is None else self._bucket.first
 
     def _lane(self, priority: int) -> _Lane | None:
         lane = self._lanes.get(priority)
         if lane is None and len(self._lanes) < MAX_LANES:
-            window = Window(self._first_window, self.least, self.most, self.target)
+            window = Window(max(self.least, min(64, self.most)), self.least, self.most, self.target)
             track = self._track(priority) if self._track is not None else None
             lane = self._lanes[priority] = _Lane(priority, window, track)
+            if self._bucket is not None:
+                lane.granted = lane.accepted + self._bucket.first
+                self._bucket.owe(self._bucket.first)
         return lane
 
     def _hold(self, lane: _Lane, first: int, rows: list[Row]) -> None:
@@ -296,8 +321,22 @@ class Inflow:
                 lane.given.append((len(new), left))
         return found
 
+    def _grant(self, lane: _Lane) -> None:
+        """Let more come: all that the window has room for, or what the bucket gives of it."""
+        if self._bucket is None:
+            lane.granted = max(lane.granted, lane.limit)
+            return
+        lane.granted = max(lane.granted, lane.accepted)
+        more = max(0, lane.limit - lane.granted)
+        given = self._bucket.take(more)
+        lane.granted += given
+        if given < more:
+            self._hungry.add(lane.priority)
+        else:
+            self._hungry.discard(lane.priority)
+
     def _ack(self, lane: _Lane) -> LaneAck:
-        lane.granted = max(lane.granted, lane.limit)
+        self._grant(lane)
         ranges: list[tuple[int, int]] = []
         for first in sorted(lane.held):
             last = first + len(lane.held[first][0]) - 1

@@ -13,6 +13,7 @@ from typing import Final, Literal
 
 import attrs
 
+from nexus.boundaries.link._bucket import Bucket
 from nexus.boundaries.link._frames import (
     Ack,
     BadLinkFrame,
@@ -34,6 +35,7 @@ __all__ = ["Arrival", "LinkBroken", "LinkEnded", "LinkLimits", "Peer"]
 
 DEAD_AFTER: Final = 3
 """Heartbeats without a sign of life."""
+INFINITY: Final = float("inf")
 MAX_REPLIES: Final = 16
 """Answers that wait to be sent; a side that asks faster than it listens gets no more."""
 
@@ -62,6 +64,11 @@ class LinkLimits:
     larger."""
     window_bytes_total: int = 64 * 2**20
     """The same of all priorities of one other side together."""
+    max_rate: float | None = attrs.field(
+        default=None, validator=attrs.validators.optional(attrs.validators.gt(0))
+    )
+    """Events a second that one other side may send for long, of all priorities; more wait there. None for as
+    many as the nexus takes."""
     target: float = 0.005
     """Seconds of delay on the way that the window is adapted to."""
     heartbeat: float = 2.0
@@ -130,6 +137,7 @@ class Peer:
         """What the other side said of itself on this connection; None before."""
         self._who = who
         self._source = source
+        self._bucket = Bucket(limits.max_rate) if limits.max_rate is not None else None
         self._inflows: dict[str, Inflow] = {}
         self._inflow: Inflow | None = None
         self._replies: list[bytes] = []
@@ -256,7 +264,7 @@ class Peer:
                 self._said = now
                 yield pack(self._own_hello())
             return
-        ack = self._inflow.ack()
+        ack = self._inflow.ack(now)
         if ack is not None:
             yield pack(ack)
         yield from self.outflow.frames(now)
@@ -284,7 +292,8 @@ class Peer:
         beat = self.limits.heartbeat
         if self.hello is None:
             return min(self._heard + DEAD_AFTER * beat, self._again)
-        return min(max(self._heard, self._asked) + beat, self.outflow.next_time, self._again)
+        granting = self._inflow.next_time if self._inflow is not None else INFINITY
+        return min(max(self._heard, self._asked) + beat, self.outflow.next_time, self._again, granting)
 
     def _track(self, source: str, priority: int) -> Track:
         assert self._cursors is not None
@@ -337,6 +346,7 @@ class Peer:
                 lane_bytes=limits.window_bytes,
                 total_bytes=limits.window_bytes_total,
                 track=partial(self._track, hello.source) if self._cursors is not None else None,
+                bucket=self._bucket,
             )
             self._inflows = {hello.source: inflow}
         self._inflow = inflow

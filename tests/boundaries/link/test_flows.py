@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from nexus.boundaries.link import _inflow
+from nexus.boundaries.link._bucket import Bucket
 from nexus.boundaries.link._frames import MAX_FRAME, Ack, Events, Hello, Row, pack, pack_events, unpack
 from nexus.boundaries.link._inflow import Inflow
 from nexus.boundaries.link._outflow import Outflow
@@ -18,12 +19,16 @@ class FlowMachine(RuleBasedStateMachine):
     """A sender and a receiver, with a wire between them that loses, repeats, reorders and breaks."""
 
     keeps = True
+    rate: float | None = None
 
     def __init__(self) -> None:
         super().__init__()
         self.now = 0.0
         self.out = Outflow(maxsize=20, patience=1.0, keeps=self.keeps)
-        self.inflow = Inflow(least=2, most=8, lane_bytes=LANE_BYTES, total_bytes=TOTAL_BYTES)
+        self.bucket = Bucket(self.rate) if self.rate is not None else None
+        self.inflow = Inflow(
+            least=2, most=8, lane_bytes=LANE_BYTES, total_bytes=TOTAL_BYTES, bucket=self.bucket
+        )
         self.there: list[bytes] = []
         self.back: list[bytes] = []
         self.arrived: list[tuple[int, int, list[Row]]] = []
@@ -77,7 +82,7 @@ class FlowMachine(RuleBasedStateMachine):
 
     @rule()
     def acknowledge(self) -> None:
-        if (ack := self.inflow.ack()) is not None:
+        if (ack := self.inflow.ack(self.now)) is not None:
             self.back.append(pack(ack))
 
     @rule()
@@ -171,6 +176,19 @@ class WithoutKeeping(FromAnySide):
     keeps = False
 
 
+class AtARate(FromAnySide):
+    """The same, where no more than so many events a second may come, and the others wait."""
+
+    rate = 20.0
+
+    @invariant()
+    def no_more_come_than_may(self) -> None:
+        came = sum(map(len, self.taken.values())) + sum(len(rows) for _, _, rows in self.arrived)
+        assert came <= 3 * 2 + 2 + self.rate * self.now + 1e-6
+
+
+TestFlowsAtARate = AtARate.TestCase
+TestFlowsAtARate.settings = settings(max_examples=100, stateful_step_count=60, deadline=None)
 TestFlows = FromAnySide.TestCase
 TestFlows.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
 TestFlowsWithoutKeeping = WithoutKeeping.TestCase

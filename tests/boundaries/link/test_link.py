@@ -257,6 +257,54 @@ async def test_places_of_nothing_break_no_count() -> None:
     assert it.link.counts.lost == {"expired": 200}
 
 
+async def shared(max_rate: float | None) -> tuple[int, int]:
+    """Let one side flood a nexus that handles a thousand a second, where another one gives 800; return how
+    many of each were handled in three seconds."""
+    got = {"flood": 0, "good": 0}
+    hub = AsyncEventNexus(name="hub", maxsize=100)
+
+    async def work(event: Event[Any]) -> None:
+        await asyncio.sleep(0.001)
+        got[event.type] += 1  # type: ignore[index]
+
+    nexuses = [hub]
+    for name in got:
+        hub.add_handler(name, work)
+        between = Between(delay=(0.005, 0.005))
+        limits = LinkLimits(max_rate=max_rate if name == "flood" else None)
+        hub.register(Link.over(between.dial, name=f"hub-{name}", limits=limits))
+        nexuses.append(nexus := AsyncEventNexus(name=name))
+        nexus.register(link := Link.over(between.dial, name=name))
+        nexus.add_handler(name, link)
+    async with nexuses[0], nexuses[1], nexuses[2]:
+        flooding = asyncio.ensure_future(
+            nexuses[1].ingest_many(Event(n, "flood", 0, n) for n in range(20_000))
+        )
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(2)
+        before, began = dict(got), loop.time()
+        number = 0
+        while loop.time() < began + 3:
+            if (loop.time() - began) * 800 > number:
+                number += 1
+                if nexuses[2].queue.qsize() < 5000:
+                    await nexuses[2].ingest(Event(number, "good", 0, number))
+            else:
+                await asyncio.sleep(0.001)
+        found = {name: got[name] - before[name] for name in got}
+        flooding.cancel()
+        return found["flood"], found["good"]
+
+
+@virtual_time
+async def test_a_flood_of_one_side_leaves_the_others_their_rate() -> None:
+    """With `max_rate` a side that sends all it can gets that much, and another one what it needs."""
+    flood, good = await shared(100)
+    assert 280 <= flood <= 330
+    assert good >= 0.9 * 2400
+    assert (await shared(None))[1] < 0.9 * 2400
+
+
 @virtual_time
 async def test_large_events_hold_the_source_up_by_their_bytes() -> None:
     """Events of a megabyte wait at their source when the far nexus is slow, and all come."""
