@@ -21,6 +21,7 @@ from nexus.boundaries.outbox._schema import (
     VERSION,
     Connect,
     Meta,
+    Trouble,
     create,
     judge,
     save_cursor,
@@ -223,14 +224,19 @@ def _copy_others(path: str, con: Connection, connect: Connect) -> None:
     """Copy the tables that effects have made, as far as SQLite can read them."""
     old = connect(path)
     try:
-        tables = "SELECT name, sql FROM sqlite_master WHERE type='table' AND name NOT LIKE 'sqlite_%'"
-        for name, sql in _readable(old, tables):
-            if name in TABLES:
-                continue
-            quoted = name.replace('"', '""')
+        listed = "SELECT type, name, tbl_name, sql FROM sqlite_master WHERE sql IS NOT NULL"
+        made = [
+            (kind, name, sql)
+            for kind, name, table, sql in _readable(old, listed)
+            if table not in TABLES and not name.startswith("sqlite_")
+        ]
+        # Indexes, views and triggers come when the rows are there.
+        for kind, name, sql in sorted(made, key=lambda each: each[0] != "table"):
             con.execute(sql)
-            for row in _readable(old, f'SELECT * FROM "{quoted}"'):
-                con.execute(f'INSERT OR IGNORE INTO "{quoted}" VALUES ({",".join("?" * len(row))})', row)
+            if kind == "table":
+                quoted = name.replace('"', '""')
+                for row in _readable(old, f'SELECT * FROM "{quoted}"'):
+                    con.execute(f'INSERT OR IGNORE INTO "{quoted}" VALUES ({",".join("?" * len(row))})', row)
     finally:
         old.close()
 
@@ -238,11 +244,12 @@ def _copy_others(path: str, con: Connection, connect: Connect) -> None:
 def _readable(con: Connection, sql: str) -> Iterator[Any]:
     """Give rows until one cannot be read."""
     try:
-        yield from list(con.execute(sql)) if "sqlite_master" in sql else con.execute(sql)
-    except GeneratorExit:
-        raise
+        yield from con.execute(sql)
     except Exception as exc:
-        logger.debug("%s: %s", sql, exc)
+        found = judge(exc)
+        if isinstance(found, Trouble):
+            raise
+        logger.warning("what effects have stored is damaged: %s", found)
 
 
 def _set_aside(path: str, files: Files) -> str:

@@ -185,8 +185,10 @@ class Store:
         except Busy as exc:
             self._shut()
             raise Trouble(f"somebody else has {self.path}") from exc
-        except OSError as exc:
-            raise judge(exc) from exc
+        except Trouble:
+            raise
+        except Exception as exc:
+            raise Trouble(str(judge(exc))) from exc
         self._suspect = False
 
     def commit(self, batch: Batch) -> None:
