@@ -41,26 +41,26 @@ class Durable:
         self.cursors = Cursors(outbox)
         self.epoch = 0.0
         """Seconds to add to the loop's clock, so that another process understands a deadline."""
-        self._opened = False
+        self._is_open = False
         self._dones: list[Done] = []
 
     async def open(self) -> None:
-        """Open the file, unless somebody has.
+        """Open the file, or use it if somebody has.
 
         Raises:
             OpenError: it cannot be.
         """
-        if not self.outbox.is_open:
+        if not self._is_open:
             await self.outbox.open()
-            self._opened = True
+            self._is_open = True
         self.cursors = Cursors(self.outbox)
         self.epoch = time.time() - asyncio.get_running_loop().time()
 
     async def aclose(self) -> None:
-        """Store what is settled; close the file if the link has opened it."""
+        """Store what is settled; close the file, unless somebody else uses it."""
         self.cursors.close()
-        if self._opened:
-            self._opened = False
+        if self._is_open:
+            self._is_open = False
             await self.outbox.aclose()
 
     def names(self) -> Iterator[str]:

@@ -66,6 +66,8 @@ class Peers:
         """Forget all, but not their figures: what is held for them lies elsewhere and is not given up."""
         for peer in self:
             self._keep_figures(peer)
+            if peer.stream is not None:
+                peer.stream.close()
         self._known = {}
         self.all = []
 

@@ -27,12 +27,18 @@ class Stream:
         self._outflow: Outflow | None = None
         self._put: dict[int, int] = {}
         """The last numbers that were put and for whose commit nobody has asked yet, by priority."""
+        self._is_closed = False
 
     def begin(self, outflow: Outflow) -> None:
         """Give an outflow the lanes as they were left."""
         self._outflow = outflow
         for priority, lane in self.outbox.lanes(self.name).items():
             outflow.restore(priority, lane.first, lane.last)
+
+    def close(self) -> None:
+        """Have nothing to do with the file any more: its rows are given to another."""
+        self._is_closed = True
+        self._outflow = None
 
     def put(self, priority: int, number: int, row: bytes) -> None:
         """Keep a row, the next of its lane."""
@@ -55,12 +61,12 @@ class Stream:
 
     def accepted(self, priority: int, number: int) -> None:
         """Let go of all rows of a lane up to a number."""
-        if self.outbox.is_open:
+        if self.outbox.is_open and not self._is_closed:
             self.outbox.accepted(self.name, priority, number)
 
     def has_room(self, size: int) -> bool:
         """Say whether a row of so many bytes can be kept."""
-        return self.outbox.has_room(size)
+        return not self._is_closed and self.outbox.is_open and self.outbox.has_room(size)
 
     async def read(self, priority: int, first: int) -> list[bytes]:
         """Return rows from a number on; waits for those that are not durable yet."""

@@ -303,7 +303,7 @@ class Outbox:
         """
         self._must_be_open()
         tail = self._tails.get((stream, priority))
-        if tail is None or number > tail.last:
+        if tail is None or number > tail.last or self._quiet:
             raise BadCall(f"row {number} of priority {priority} of stream {stream!r} was never put")
         waiting = self._next.accepted
         waiting[stream, priority] = max(number, waiting.get((stream, priority), 0))
@@ -396,9 +396,12 @@ class Outbox:
         be put until it is done.
         """
         # What was accepted before is a number of the old source: it is not left for later.
-        self._next.is_urgent = True
-        self._stir()
-        await self.durable()
+        while True:
+            self._next.is_urgent = True
+            self._stir()
+            await self.durable()
+            if self._current is None and not (_has_work(self._next) or self._next.accepted):
+                break
         self._quiet = True
         try:
             await self._try(self._store.renew)
@@ -516,8 +519,8 @@ class Outbox:
         raise BadCall(f"the next number of the lane is {tail.last + 1}, not {number}")
 
     def _must_be_open(self) -> None:
-        if self._task is None or self._quiet:
-            raise BadCall(f"the outbox {self.path} is {'closed' if self._task is None else 'being renewed'}")
+        if self._task is None:
+            raise BadCall(f"the outbox {self.path} is closed")
 
 
 def _has_work(batch: Batch) -> bool:

@@ -12,7 +12,8 @@ import pytest
 
 from nexus import AsyncEventNexus, Event
 from nexus.boundaries.link import Link, LinkLimits
-from nexus.boundaries.outbox import Connection, Effects, Outbox
+from nexus.boundaries.links import OutboxStateEvent, announce_outboxes
+from nexus.boundaries.outbox import Connection, Effects, Outbox, OutboxState
 from nexus.errors import ConfigError
 from nexus.testing import assert_ledger_balanced
 
@@ -228,6 +229,26 @@ async def test_an_old_copy_begins_anew(tmp_path: Path) -> None:
             assert await link.flushed(10)
             await other.drained()
     assert [event.payload for event in got] == list(range(35))
+
+
+async def test_a_full_file_holds_events_back_and_says_so(tmp_path: Path) -> None:
+    """Events wait at the bound of the file, an event tells of it, and all go on when somebody takes them."""
+    async with Outbox(tmp_path / "near", max_bytes=20_000) as outbox, far(None) as (other, door, got):
+        async with near(outbox) as (nexus, link):
+            announce_outboxes(nexus, outbox)
+            told: asyncio.Queue[OutboxState] = asyncio.Queue(100)
+            nexus.add_handler(OutboxStateEvent, lambda event: told.put_nowait(event.payload))
+            await nexus.ingest_many(events(0, 1000))
+            assert (await asyncio.wait_for(told.get(), 10)).condition == "full"
+            await outbox.durable()
+            assert link.counts.waiting < 1000
+            remaining = (await nexus.stop(grace=0)).remaining
+        async with near(outbox, door.port) as (nexus, link):
+            await nexus.ingest_many(remaining)
+            await nexus.drained()
+            assert await link.flushed(10)
+            await other.drained()
+        assert [event.payload for event in got] == list(range(1000))
 
 
 @pytest.mark.parametrize(
