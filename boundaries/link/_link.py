@@ -270,6 +270,8 @@ class Link(EventConsumer, EventProducer):
         if len(nexuses) != 1 or not isinstance(nexuses[0], AsyncEventNexus):
             raise BadCall(f"{self.name}: what comes over a link goes to one AsyncEventNexus, found {nexuses}")
         self._nexus = nexuses[0]
+        if self._task is not None and self._task.cancelling():
+            await asyncio.wait((self._task,))  # it was closed a moment ago
         if self._task is not None and not self._task.done():
             return self._task
         if self._durable is not None:
@@ -277,7 +279,12 @@ class Link(EventConsumer, EventProducer):
             self._restore(self._durable)
         self._connection.begin()
         if self._door is not None:
-            await self._door.open()
+            try:
+                await self._door.open()
+            except BaseException:
+                if self._durable is not None:
+                    await self._durable.aclose()
+                raise
         work = self._listen() if self._door is not None else self._keep()
         self._task = asyncio.get_running_loop().create_task(work, name=f"{self.name}.run")
         return self._task
@@ -327,6 +334,7 @@ class Link(EventConsumer, EventProducer):
         logger.warning("%s: %s is an old copy; what it holds goes as new", self.name, durable.outbox.path)
         for line in list(self._lines.values()):
             line.cut()
+        self._peers.begin_anew()
         await durable.outbox.renew()
         self._restore(durable)
 
