@@ -63,12 +63,12 @@ class SpillStore(Protocol):
     async def open(self) -> None:
         """Open it; what it held when it was closed, or its process died, is there again.
 
-        What this raises ends the nexus.
+        What this raises ends the nexus, which then does not close it.
         """
         ...
 
     async def close(self) -> Sequence[Event[Any]]:
-        """Make durable what can be, and close it; harmless when it is not open.
+        """Make durable what can be, and close it, within 20 seconds.
 
         Returns:
             What was put and is not durable, so that it will not be there when it is opened again.
@@ -102,7 +102,10 @@ class SpillStore(Protocol):
         ...
 
     def settled(self, type: EventKey, priority: int, number: int) -> None:
-        """Forget all events of a line up to this number: their stories have ended."""
+        """Forget all events of a line up to this number: their stories have ended.
+
+        Harmless when it is closed: a handler may be late.
+        """
         ...
 
     def on_room(self, listener: Callable[[], object]) -> None:

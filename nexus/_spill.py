@@ -35,7 +35,7 @@ class Spills:
         self._queue = queue
         self._stores: dict[EventKey, SpillStore] = {}
         self._opening: dict[int, asyncio.Task[None]] = {}
-        self._open: set[int] = set()
+        self._open: dict[int, SpillStore] = {}
 
     # Looking.
 
@@ -111,7 +111,7 @@ class Spills:
     async def _open_one(self, store: SpillStore) -> None:
         """Open a store, and take up what it holds."""
         await store.open()
-        self._open.add(id(store))
+        self._open[id(store)] = store
         del self._opening[id(store)]
         store.on_room(self._has_room)
         for type in [type for type in self.unopened if self._stores[type] is store]:
@@ -163,8 +163,7 @@ class Spills:
         stored = sum(line.stored for line in self.lines.values())
         spawn = self._queue.spawn
         assert spawn is not None
-        stores = {id(store): store for store in self._stores.values()}
-        tasks = {spawn(self._close_one(store, lost), "spill.close") for store in stores.values()}
+        tasks = {spawn(self._close_one(store, lost), "spill.close") for store in self._open.values()}
         late: set[asyncio.Task[None]] = set()
         if tasks:
             unsaved = len(lost)

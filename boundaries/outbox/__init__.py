@@ -11,11 +11,13 @@ from nexus.boundaries.outbox._kinds import (
     OutboxState,
 )
 from nexus.boundaries.outbox._outbox import Outbox
+from nexus.boundaries.outbox._spill import SpillFile
 
 __all__ = [
     "Outbox",
     "Effects",
     "Apply",
+    "SpillFile",
     "OutboxState",
     "LaneContents",
     "Cursor",
