@@ -207,8 +207,8 @@ class Line:
         loop = asyncio.get_running_loop()
         while waiting:
             batch = waiting[0]
-            given = 0
-            if batch.events:
+            given = self._give(batch.events)  # there may be room since this was told to wait
+            if batch.events and not given:
                 await self._wait(batch.events[0])
                 batch.events.popleft()
                 given = 1 + self._give(batch.events)

@@ -407,3 +407,18 @@ async def test_a_side_that_is_away_holds_the_source_up() -> None:
         await giving
         await it.all_across()
     assert it.got == list(range(20_000))
+
+
+@pytest.mark.parametrize("maxsize", [1, 2, 3, 5])
+@virtual_time
+async def test_room_that_comes_at_once_is_taken(maxsize: int) -> None:
+    """Events that find a tiny queue full go in as it empties, also where it does so before they wait."""
+    async with world(far=maxsize, near=10) as it:
+        for number in range(20):
+            priorities = (number % 3, 0)
+            await it.near.ingest_many(
+                [event for p in priorities for event in events(7, priority=p, start=7 * number)]
+            )
+            await asyncio.sleep(0.001 * (number % 2))
+        await it.all_across()
+        assert len(it.got) == 280
