@@ -62,6 +62,7 @@ class Listener(Generic[S]):
         serve: works with a peer until it is over.
         context: the context of TLS for the next peer; None without TLS.
         patience: seconds that closing a peer may take.
+        most_strangers: peers of one address at once that have not proven themselves; None for any number.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Listener(Generic[S]):
         serve: Callable[[S], Awaitable[None]],
         context: Callable[[], ssl.SSLContext | None],
         patience: Callable[[], float],
+        most_strangers: int | None = None,
     ) -> None:
         self.name = name
         self.peers: set[S] = set()
@@ -86,7 +88,8 @@ class Listener(Generic[S]):
         self._context = context
         self._patience = patience
         self._listening: list[socket.socket] = []
-        self._coming: set[socket.socket] = set()
+        self._coming: dict[socket.socket, str] = {}
+        self._most_strangers = most_strangers
         self._someone = asyncio.Event()
 
     @property
@@ -153,12 +156,15 @@ class Listener(Generic[S]):
                 self._refuse("accept", "a peer", exc)
                 await asyncio.sleep(0.1)
                 continue
-            if self._is_full and not self._make_room():
+            if self._is_crowded(_address(place_of(where))):
+                self._refuse("address", place_of(where), None)
+                sock.close()
+            elif self._is_full and not self._make_room():
                 self._refuse("full", place_of(where), None)
                 sock.close()
             else:
                 sock.setblocking(False)
-                self._coming.add(sock)
+                self._coming[sock] = _address(place_of(where))
                 group.create_task(self._meet(sock, where), name=f"adapter[{self.name}].peer")
             await asyncio.sleep(0)  # accepting never waits in a flood of peers
 
@@ -171,7 +177,7 @@ class Listener(Generic[S]):
             self._refuse("handshake", place_of(where), exc)
             return
         finally:
-            self._coming.discard(sock)
+            self._coming.pop(sock, None)
         self.peers.add(stream)
         self._someone.set()
         self._link.up()
@@ -191,12 +197,22 @@ class Listener(Generic[S]):
             self._link.connecting()
 
     def _note_end(self, stream: S, exc: BaseException | None) -> None:
+        if isinstance(stream.error, PeerCut | FramingError):
+            exc = stream.error  # what it is served with may say only that it is over
         if isinstance(exc, PeerCut):
             self._refuse(exc.kind, stream.peer, exc)
         elif isinstance(exc, FramingError):
             self._refuse("size", stream.peer, exc)
         else:
             logger.debug("%s: %s has gone: %s", self.name, stream.peer, exc)
+
+    def _is_crowded(self, address: str) -> bool:
+        """Say whether too many of an address are here who have done nothing yet."""
+        if self._most_strangers is None:
+            return False
+        here = [peer for peer in self.peers if not (peer.is_over or peer.is_proven)]
+        count = sum(_address(peer.peer) == address for peer in here)
+        return count + sum(each == address for each in self._coming.values()) >= self._most_strangers
 
     @property
     def _is_full(self) -> bool:
@@ -220,6 +236,10 @@ class Listener(Generic[S]):
         if count & (count - 1) == 0:
             said = kind if exc is None else why(exc)
             logger.warning("%s: %s is turned away (%s; number %d)", self.name, peer, said, count)
+
+
+def _address(place: str) -> str:
+    return place.rpartition(":")[0]
 
 
 def _prepare(sock: socket.socket) -> None:

@@ -13,7 +13,7 @@ from nexus.adapters._config import Config, option
 from nexus.adapters._link import Link as Connection
 from nexus.adapters._url import Url
 from nexus.adapters._wire import Wire
-from nexus.boundaries.link._ends import Dialler, Door, MakeDoor
+from nexus.boundaries.link._ends import Dialler, Door, MakeDoor, trust
 from nexus.testing import MemoryWire
 
 __all__ = ["ChaosWire", "Weather", "chaos", "weather_of"]
@@ -115,6 +115,10 @@ class ChaosWire:
 
     async def receive(self) -> list[list[bytes]]:
         return await self._near.receive()
+
+    def trust(self) -> None:
+        """Let it carry all it can."""
+        trust(self._wire)
 
     def close(self) -> None:
         """End the connection at once, with what is on its way."""

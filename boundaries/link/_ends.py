@@ -14,7 +14,17 @@ from nexus.adapters._wire import Wire
 from nexus.boundaries.link._frames import CHALLENGE, HELLO
 from nexus.errors import ConfigError
 
-__all__ = ["FIRST", "Dialler", "Door", "FunctionDialler", "MakeDoor", "dialler_of", "door_of"]
+__all__ = [
+    "FIRST",
+    "FIRST_SIZE",
+    "Dialler",
+    "Door",
+    "FunctionDialler",
+    "MakeDoor",
+    "dialler_of",
+    "door_of",
+    "trust",
+]
 
 TRANSPORTS: Final[Mapping[str, str]] = {
     "tcp": "nexus.boundaries.link._tcp",
@@ -29,7 +39,17 @@ CHAOS: Final = "chaos+"
 FIRST: Final = (HELLO, CHALLENGE)
 """What the first frame of each side begins with; by it a transport without connections knows a new one."""
 
+FIRST_SIZE: Final = 16 * 1024
+"""Bytes that a frame may have of somebody who has not shown yet who it is."""
+
 _OF_THE_LINK: Final = ("name", "limits", "types", "token", "accept", "most_urgent", "outbox", "delivery")
+
+
+def trust(wire: Wire) -> None:
+    """Let a wire carry all it can: whoever is there has shown who it is."""
+    trusted = getattr(wire, "trust", None)
+    if trusted is not None:
+        trusted()
 
 
 class Dialler(Protocol):

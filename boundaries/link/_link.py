@@ -31,7 +31,7 @@ from nexus.boundaries.link._authority import Accepted, Authority
 from nexus.boundaries.link._chaos import Weather
 from nexus.boundaries.link._counts import LinkCounts
 from nexus.boundaries.link._durable import Delivery, Done, Durable, durable_of
-from nexus.boundaries.link._ends import Dialler, FunctionDialler, MakeDoor, dialler_of, door_of
+from nexus.boundaries.link._ends import Dialler, FunctionDialler, MakeDoor, dialler_of, door_of, trust
 from nexus.boundaries.link._frames import Hello, unpack
 from nexus.boundaries.link._line import Line, say_bye
 from nexus.boundaries.link._peer import LinkBroken, LinkEnded, LinkLimits, Peer
@@ -519,14 +519,16 @@ class Link(EventConsumer, EventProducer):
 
     async def _serve(self, wire: Wire) -> None:
         """Serve whoever has connected, once it has shown who it is; before, nothing is held for it."""
+        raw = wire
         try:
-            wire = await self._sealed(wire)
             async with asyncio.timeout(HELLO_TIMEOUT):
+                wire = await self._sealed(wire)
                 first = await wire.receive()
             hello = unpack(b"".join(first[0]))
             if not isinstance(hello, Hello):
                 raise LinkBroken(f"the first frame is a hello, not {type(hello).__name__}")
             peer = self._peers.find(hello)
+            trust(raw)
             self._make_room()
         except (BadEvent, TimeoutError, LinkBroken, BadCall) as exc:
             logger.warning("%s turns somebody away: %s", self.name, why(exc))

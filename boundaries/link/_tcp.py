@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-from nexus.adapters._framing import Framer
+from nexus.adapters._framing import LengthFramer
 from nexus.adapters._link import Link as Connection
-from nexus.adapters._tcp_listen import Listener
+from nexus.adapters._tcp_listen import Listener, PeerCut
 from nexus.adapters._tcp_stream import Stream, connect
 from nexus.adapters._tls import TlsFiles
 from nexus.adapters._url import Url
 from nexus.adapters._wire import Wire
 from nexus.adapters.tcp import TcpConfig
-from nexus.boundaries.link._ends import MakeDoor
+from nexus.boundaries.link._ends import FIRST_SIZE, MakeDoor
 from nexus.boundaries.link._frames import MAX_WIRE
 from nexus.boundaries.link._mailbox import Mailbox
 
@@ -21,25 +21,35 @@ __all__ = ["TcpDialler", "TcpDoor", "TcpWire", "dialler", "door"]
 
 FULL = 256
 """Frames that are read and not taken, beyond which reading stops."""
+HELD = 64 * 2**20
+"""Bytes of unfinished frames of all that are connected; beyond them whoever has most of it is cut."""
+STRANGERS = 4
+"""What part of those that may be connected can be of one address and have not shown who they are."""
 BEHIND = 64 * 1024
 """Bytes that the transport holds at most: what it has, nothing overtakes."""
 
 
 class FrameStream(Stream):
-    """A TCP connection that keeps the frames that came until somebody takes them."""
+    """A TCP connection that keeps the frames that came until somebody takes them.
 
-    def __init__(self, framer: Framer) -> None:
+    Args:
+        growing: told when an unfinished frame grows large.
+    """
+
+    def __init__(self, framer: LengthFramer, growing: Callable[[], None] | None = None) -> None:
         super().__init__()
         self.is_proven = False
         self.framer = framer
+        self._growing = growing
         self._mail = Mailbox(self._check)
         self._paused = False
         self._over.add_done_callback(lambda _: self._mail.stir())
 
     def received(self, data: memoryview) -> None:
         frames = self.framer.feed(data)
+        if self._growing is not None and self.framer.held > FIRST_SIZE:
+            self._growing()
         if frames:
-            self.is_proven = True
             self._mail.messages.extend([frame] for frame in frames)
             if len(self._mail.messages) > FULL and not self._paused:
                 self._paused = True
@@ -81,6 +91,11 @@ class TcpWire:
     async def receive(self) -> list[list[bytes]]:
         return await self._stream.taken()
 
+    def trust(self) -> None:
+        """Let it carry frames of any size: whoever is there has shown who it is."""
+        self._stream.is_proven = True
+        self._stream.framer.max_size = MAX_WIRE
+
     def close(self) -> None:
         """End the connection at once; what the system has still goes."""
         transport = self._stream.transport
@@ -105,7 +120,7 @@ class TcpDialler:
             OSError: there is nobody, or the certificate will not do.
         """
         config = self._config
-        stream = FrameStream(config.framer())
+        stream = FrameStream(LengthFramer(max_size=MAX_WIRE))
         name = config.server_name or config.host
         await connect(stream, config.host, config.port, config, self._tls.context(), name)
         stream.limit(BEHIND)
@@ -127,10 +142,11 @@ class TcpDoor:
             config.name,
             config,
             Connection(config.name),  # that of the link is up when somebody has said who he is
-            make=lambda: FrameStream(config.framer()),
+            make=lambda: FrameStream(LengthFramer(max_size=FIRST_SIZE), self._limit_held),
             serve=self._meet,
             context=self._tls.context,
             patience=lambda: 0.5,
+            most_strangers=max(1, config.max_peers // STRANGERS),
         )
 
     @property
@@ -161,6 +177,13 @@ class TcpDoor:
     def close(self) -> None:
         """Listen no more."""
         self._listener.close()
+
+    def _limit_held(self) -> None:
+        """Cut whoever has sent most of a frame, if all unfinished ones are too much."""
+        peers = [peer for peer in self._listener.peers if not peer.is_over]
+        if sum(peer.framer.held for peer in peers) > HELD:
+            largest = max(peers, key=lambda peer: peer.framer.held)
+            largest.cut(PeerCut("held", "its unfinished frame is the largest of too many"))
 
     async def _meet(self, stream: FrameStream) -> None:
         assert self._serve is not None

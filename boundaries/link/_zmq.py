@@ -22,7 +22,7 @@ from nexus.adapters._wire import Wire
 from nexus.adapters._zmq_config import ZmqConfig
 from nexus.adapters._zmq_curve import Curve
 from nexus.adapters._zmq_end import End
-from nexus.boundaries.link._ends import FIRST, MakeDoor
+from nexus.boundaries.link._ends import FIRST, FIRST_SIZE, MakeDoor
 from nexus.boundaries.link._frames import MAX_WIRE
 from nexus.boundaries.link._mailbox import Mailbox
 from nexus.errors import BadCall, ConfigError, LinkDown
@@ -37,6 +37,10 @@ BUFFER: Final = 64 * 1024
 """Bytes that the operating system holds of what is sent."""
 FULL: Final = 1024
 """Messages of a peer that wait to be taken; more than an honest one has on its way."""
+HELD: Final = 4 * 2**20
+"""Bytes of a peer that wait to be taken."""
+FULL_FIRST: Final = 8
+"""Messages that wait of a peer who has not shown yet who it is."""
 MOST_PEERS: Final = 256
 """Peers at a time; who comes when there are so many is not answered."""
 PAUSE: Final = (0.001, 0.02)
@@ -151,14 +155,23 @@ class RouterWire:
         self._door = door
         self._identity = identity
         self._is_over = False
+        self._full = FULL_FIRST
+        self._held = 0
+
+    def trust(self) -> None:
+        """Take many messages of any size: whoever is there has shown who it is."""
+        self._full = FULL
 
     def came(self, message: list[bytes]) -> None:
         """Take a message off the socket."""
+        size = sum(map(len, message))
+        waiting = len(self._mail.messages)
         if message[-1] == CLOSED:
             self.lost()
-        elif len(self._mail.messages) >= FULL:
+        elif waiting >= self._full or (waiting and self._held + size > HELD):
             self.refused += 1
         elif message[-1]:
+            self._held += size
             self._mail.messages.append(message[1:])
             self._mail.stir()
 
@@ -186,7 +199,9 @@ class RouterWire:
             pause = min(2 * pause, most)
 
     async def receive(self) -> list[list[bytes]]:
-        return await self._mail.taken()
+        messages = await self._mail.taken()
+        self._held = 0
+        return messages
 
     def close(self) -> None:
         """End the connection, and tell the peer if there is room."""
@@ -241,7 +256,7 @@ class ZmqDoor:
                 for message in await end.wire.receive():
                     identity = message[0]
                     wire = self._wires.get(identity)
-                    if wire is None and message[-1].startswith(FIRST) and len(self._wires) < MOST_PEERS:
+                    if wire is None and _is_first(message) and len(self._wires) < MOST_PEERS:
                         if not fresh:
                             fresh = True
                             await self._drop_gone()
@@ -301,6 +316,11 @@ class ZmqDoor:
             logger.exception("%s: serving a peer failed", self.name)
         finally:
             wire.close()
+
+
+def _is_first(message: list[bytes]) -> bool:
+    """Say whether somebody begins with a message."""
+    return message[-1].startswith(FIRST) and sum(map(len, message)) <= FIRST_SIZE
 
 
 def dialler(url: Url, options: Mapping[str, Any]) -> ZmqDialler:

@@ -95,6 +95,95 @@ async def test_strangers_who_say_nothing_are_dropped() -> None:
         assert server.link.counts.peers == 1
 
 
+async def refused(server: Server, reason: str) -> int:
+    """Wait until the door has turned somebody away for a reason; return how often."""
+    door: Any = server.link._door
+    async with asyncio.timeout(WAIT):
+        while not door.refused.get(reason):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    return int(door.refused[reason])
+
+
+@pytest.mark.parametrize("begins", [b"", hello("slow")], ids=["of the hello", "after the hello"])
+async def test_who_sends_byte_by_byte_is_cut(begins: bytes) -> None:
+    """A frame that dribbles in has its time: seconds for the hello, three heartbeats for any other."""
+    limits = LinkLimits(heartbeat=0.5)
+    loop = asyncio.get_running_loop()
+    words = hello("x" * 150) if not begins else framed(pack(Ack(8192)) * 20)
+    async with (
+        Server(limits=limits) as server,
+        client(server.link.port, name="good", limits=limits) as (nexus, link),
+    ):
+        await crosses(nexus, server, "before")
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.link.port)
+        began = loop.time()
+        writer.write(begins)
+        cutting = asyncio.ensure_future(cut(reader))
+        for byte in words[:-1]:
+            writer.write(bytes((byte,)))
+            done, _ = await asyncio.wait([cutting], timeout=0.2)
+            if done:
+                break
+        await cutting
+        assert loop.time() - began < (3 if begins else 7)
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+        await crosses(nexus, server, "after")
+        assert link.link.ups == 1
+
+
+async def test_strangers_have_no_large_frames() -> None:
+    """Who has not shown yet who it is is cut by what its first frame claims, and not by what it sends."""
+    async with Server() as server:
+        async with strangers(server.link.port, [(17_000).to_bytes(4, "big") + b"\x01{"]) as (reader,):
+            await cut(reader)
+        await refused(server, "size")
+
+
+async def test_strangers_of_one_address_leave_room() -> None:
+    """A crowd from one address that says nothing keeps out nobody of another one, at once or later."""
+    writers: list[asyncio.StreamWriter] = []
+    async with Server(max_peers=16) as server:
+        for _ in range(60):
+            _, writer = await asyncio.open_connection(
+                "127.0.0.1", server.link.port, local_addr=("127.0.0.2", 0)
+            )
+            writers.append(writer)
+        for name in ("one", "two", "three"):
+            async with client(server.link.port, name=name) as (nexus, link):
+                await crosses(nexus, server, name)
+                assert link.link.attempts == 0
+        assert await refused(server, "address") >= 50
+        for writer in writers:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+
+async def test_unfinished_frames_have_a_bound_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever has the most of what is not finished is cut, until the rest is little; others go on."""
+    monkeypatch.setattr("nexus.boundaries.link._tcp.HELD", 2**20)
+    async with Server() as server, client(server.link.port, name="good") as (nexus, link):
+        await crosses(nexus, server, "before")
+        says = [hello(f"{n}") for n in range(5)]
+        async with strangers(server.link.port, says) as readers:
+            for reader in readers:
+                await asyncio.wait_for(reader.read(10), WAIT)  # its hello is answered
+            large = (2**20).to_bytes(4, "big") + b"\x02" * 400_000
+            async with strangers(server.link.port, [hello("large")]) as (last,):
+                await asyncio.wait_for(last.read(10), WAIT)
+                for reader in readers[:3]:
+                    reader._transport.write(large)  # type: ignore[attr-defined]
+                await asyncio.wait(
+                    [asyncio.ensure_future(cut(reader)) for reader in readers[:3]],
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+                await crosses(nexus, server, "after")
+        await refused(server, "held")
+        assert link.link.ups == 1
+
+
 async def test_a_side_that_reads_nothing_is_let_go() -> None:
     """One that grants much and reads nothing is cut, and no half-closed connection stays behind."""
     gone = asyncio.Event()

@@ -12,7 +12,7 @@ from real import free_port
 from nexus import AsyncEventNexus, Event
 from nexus.boundaries.link import Link
 from nexus.boundaries.link._frames import Hello, pack
-from nexus.boundaries.link._zmq import HWM
+from nexus.boundaries.link._zmq import FULL_FIRST, HELD, HWM, RouterWire
 from nexus.errors import ConfigError, OpenError
 
 
@@ -113,11 +113,33 @@ async def test_garbage_costs_who_sends_it() -> None:
         with zmq.Context() as context, context.socket(zmq.DEALER) as bad:
             bad.linger = 0
             bad.connect(f"tcp://127.0.0.1:{port}")
-            for message in ([b""], [b"\0"], [b"\1"], [b"\2\0"], [HELLO[:-9]], [b"x"] * 9, [b"\xff"]):
+            for message in (
+                [b""],
+                [b"\0"],
+                [b"\1"],
+                [b"\2\0"],
+                [HELLO[:-9]],
+                [b"x"] * 9,
+                [b"\xff"],
+                [b"\1" * 17_000],
+            ):
                 bad.send_multipart(message)
             await it.give(range(300))
             await it.across()
         it.check(300)
+
+
+def test_what_waits_of_a_peer_is_bounded() -> None:
+    """Messages and bytes that nobody has taken yet are few of a stranger, and bounded of everybody."""
+    wire = RouterWire(None, b"x")  # type: ignore[arg-type]
+    for _ in range(100):
+        wire.came([b"x", b"\1hello"])
+    assert len(wire._mail.messages) == FULL_FIRST
+    wire.trust()
+    for _ in range(100):
+        wire.came([b"x", b"\2" * 2**20])
+    assert sum(len(message[-1]) for message in wire._mail.messages) <= HELD
+    assert wire.refused > 180
 
 
 async def test_keys_let_in_and_keep_out() -> None:
