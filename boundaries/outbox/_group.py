@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from zlib import crc32
 
 __all__ = ["MOST_BYTES", "MOST_ROWS", "checksum", "chunks", "intact", "join", "seed", "split"]
@@ -57,8 +57,18 @@ def join(start: int, rows: Sequence[bytes]) -> bytes:
 
 def split(start: int, blob: bytes) -> list[bytes] | None:
     """Take a blob apart; None if anything in it is not as it was made."""
-    rows = list(intact(start, blob))
-    return rows if rows and None not in rows else None  # type: ignore[return-value]
+    if len(blob) < 4:
+        return None
+    (count,) = struct.unpack_from("<I", blob)
+    head = 4 + 8 * count
+    if not 0 < count <= MOST_ROWS or head > len(blob):
+        return None
+    table = struct.unpack_from(f"<{2 * count}I", blob, 4)
+    ends = list(accumulate(table[:count], initial=head))
+    if ends[-1] != len(blob):
+        return None
+    rows = [blob[begin:end] for begin, end in pairwise(ends)]
+    return rows if tuple(map(crc32, rows, range(start, start + count))) == table[count:] else None
 
 
 def intact(start: int, blob: bytes) -> Iterator[bytes | None]:

@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 
 from nexus.boundaries.outbox._files import Files
-from nexus.boundaries.outbox._group import checksum, intact, join, seed
+from nexus.boundaries.outbox._group import MOST_BYTES, MOST_ROWS, checksum, intact, join, seed
 from nexus.boundaries.outbox._kinds import Connection
 from nexus.boundaries.outbox._pages import records
 from nexus.boundaries.outbox._schema import (
@@ -46,10 +46,21 @@ class Remains:
     lanes: dict[Key, tuple[int, int]] = attrs.field(factory=dict)
     """How far each was accepted, and its last number."""
     rows: dict[Key, dict[int, bytes]] = attrs.field(factory=dict)
+    groups: dict[Key, list[tuple[int, int, bool]]] = attrs.field(factory=dict)
+    """The first and last number of each group, as it says, and whether any of its rows is intact."""
     cursors: dict[Key, tuple[int, str]] = attrs.field(factory=dict)
     epoch: int = 1
     broken: int = 0
     """Rows that were found and are not intact."""
+
+    def last(self, key: Key) -> int:
+        """Return the last number of a lane that was given, as far as it is known."""
+        known = max(*self.lanes.get(key, (0, 0)), *self.rows.get(key, [0]))
+        for first, last, is_sure in sorted(self.groups.get(key, [])):
+            # A number alone may be damaged; one that follows, or has a sound row beside it, is not.
+            if is_sure or first == known + 1:
+                known = max(known, last)
+        return known
 
     def certain(self) -> bool:
         """Say whether no number can be given a second time: whether the records of all lanes are there."""
@@ -155,14 +166,17 @@ def remains(data: bytes, log: bytes) -> Remains:
                     found.cursors[name, priority] = max(
                         at, found.cursors.get((name, priority), at), key=lambda each: (each[0], len(each[1]))
                     )
-            case [bytes(stream), int(priority), int(first), int(), int(known), bytes(blob)] if known == epoch:
+            case [bytes(stream), int(priority), int(first), int(count), int(known), bytes(blob)] if (
+                known == epoch and 0 < count <= MOST_ROWS
+            ):
                 name = _text(stream)
                 rows = found.rows.setdefault((name, priority), {})
-                for number, row in enumerate(intact(seed(epoch, name, priority) + first, blob), start=first):
-                    if row is not None:
-                        rows[number] = row
-                    else:
-                        found.broken += 1
+                parts = list(intact(seed(epoch, name, priority) + first, blob))
+                rows |= {number: row for number, row in enumerate(parts, start=first) if row is not None}
+                found.broken += parts.count(None)
+                is_sure = any(row is not None for row in parts)
+                last = first - 1 + (len(parts) if is_sure else count)
+                found.groups.setdefault((name, priority), []).append((first, last, is_sure))
     for key in list(found.rows):
         accepted = found.lanes.get(key, (0, 0))[0]
         rows = {number: row for number, row in found.rows[key].items() if number > accepted}
@@ -188,10 +202,10 @@ def _fill(con: Connection, found: Remains) -> None:
     meta["lanes"] = len(keys)
     create(con, meta)
     for stream, priority in keys:
-        accepted, last = found.lanes.get((stream, priority), (0, 0))
+        accepted, _ = found.lanes.get((stream, priority), (0, 0))
         rows = found.rows.get((stream, priority), {})
         if certain:
-            last = max(last, accepted, *rows) if rows else max(last, accepted)
+            last = found.last((stream, priority))
         else:
             accepted, last = 0, len(rows)
             rows = {number: row for number, (_, row) in enumerate(sorted(rows.items()), start=1)}
@@ -209,7 +223,7 @@ def _runs(rows: dict[int, bytes]) -> Iterator[tuple[int, list[bytes]]]:
     """Cut numbered rows into groups without a hole."""
     first, part, size = 0, list[bytes](), 0
     for number, row in sorted(rows.items()):
-        if part and (number != first + len(part) or len(part) >= 256 or size + len(row) > 2**16):
+        if part and (number != first + len(part) or len(part) >= MOST_ROWS or size + len(row) > MOST_BYTES):
             yield first, part
             part, size = [], 0
         if not part:

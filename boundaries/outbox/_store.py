@@ -308,6 +308,8 @@ class Store:
         try:
             finish(self.path, self._files)
             self._files.create(self.path)
+            if 0 < self._files.size(self.path) < 512:
+                raise Broken("it is shorter than any database")  # SQLite would begin a new one in it
             log = self._files.size(f"{self.path}-wal")
             self._con = self._connected()
             if log:

@@ -1,6 +1,7 @@
 """The outbox against a model of it, through restarts and deaths at any moment."""
 
 import asyncio
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Coroutine
@@ -47,7 +48,7 @@ class OutboxMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.runner = asyncio.Runner()
-        self.folder = tempfile.TemporaryDirectory()
+        self.folder = tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None)
         self.lives = 0
         self.model = Model()
         self.safe = Model()
@@ -254,5 +255,5 @@ class OutboxMachine(RuleBasedStateMachine):
         self.folder.cleanup()
 
 
-OutboxMachine.TestCase.settings = settings(max_examples=80, stateful_step_count=25, deadline=None)
+OutboxMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=20, deadline=None)
 TestOutbox = OutboxMachine.TestCase
