@@ -127,6 +127,14 @@ class ZmqWire:
             loop.call_soon(self._end_burst)
         return True
 
+    def offer(self, frames: Sequence[bytes]) -> bool:
+        """Give the socket one message at once, without holding it back, if it has room and nobody waits for
+        it; say whether it was taken.
+
+        Raises what `send` raises.
+        """
+        return not self._port.turn.locked() and self._send_held() and self._offer(frames)
+
     async def flush(self) -> None:
         """Wait until the socket has all that was sent. Cancelled, the rest is still to be sent.
 

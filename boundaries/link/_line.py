@@ -5,21 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any
 
 from nexus import Event, EventMeta
 from nexus.adapters._wire import Wire
 from nexus.boundaries.link._frames import Bye, pack
-from nexus.boundaries.link._outflow import FRAME_EVENTS
 from nexus.boundaries.link._peer import Arrival, LinkBroken, LinkEnded, Peer
 from nexus.boundaries.link._stored import Stream
+from nexus.boundaries.link._writer import PromptWire, Writer
 from nexus.boundaries.outbox._receipts import Receipt, Track
 
 __all__ = ["Line", "say_bye"]
 
-COLLECT = 0.0005
-"""Seconds for which events that follow one another are collected."""
 BYE_TIMEOUT = 0.5
 """Seconds that saying why a connection ends may take."""
 
@@ -60,30 +59,16 @@ class Line:
         self._wait = wait
         self._moved = moved
         self._greeted = greeted
-        self._wake = asyncio.Event()
-        self._left = asyncio.Event()
-        """Set once the last frame has gone, or nothing goes any more."""
-        self._timer: asyncio.TimerHandle | None = None
-        """Wakes the writer when the time to collect is over."""
-        self._collected = 0
-        self._written = -1.0
-        """When something was sent last."""
+        self._writer = Writer(peer, wire)
+        self.pushed = self._writer.pushed
+        self._failure: Exception | None = None
+        """What was wrong with what came, until `run` raises it."""
+        self._is_ending = False
         self._pending: dict[int, deque[_Batch]] = {}
         self._plain = EventMeta()
         self._group: asyncio.TaskGroup | None = None
         self._hungry = asyncio.Event()
         """Set when there may be something to read from the outbox."""
-
-    def pushed(self, priority: int) -> None:
-        """Note that there is another event to send.
-
-        An urgent one goes at once, and so does a lone one. Those that follow it without a pause are collected
-        for up to `COLLECT` seconds, or until they fill a frame.
-        """
-        self._collected += 1
-        if self._timer is not None and priority >= 0 and self._collected < FRAME_EVENTS:
-            return
-        self._stir(at_once=priority < 0 or self._collected >= FRAME_EVENTS)
 
     def cut(self) -> None:
         """End the connection at once."""
@@ -92,20 +77,7 @@ class Line:
     def committed(self) -> None:
         """Note that more is durable, and may be sent."""
         self._hungry.set()
-        self._wake.set()
-
-    def _stir(self, *, at_once: bool) -> None:
-        """Let what may go be sent: now, or with what comes in the next moment."""
-        if self._wake.is_set():
-            return
-        if not at_once:
-            loop = asyncio.get_running_loop()
-            left = self._written + COLLECT - loop.time()
-            if left > 0:
-                if self._timer is None:
-                    self._timer = loop.call_later(left, self._wake.set)
-                return
-        self._wake.set()
+        self._writer.now()
 
     async def run(self, first: list[list[bytes]] | None = None) -> None:
         """Carry frames until the connection ends.
@@ -120,23 +92,25 @@ class Line:
         loop = asyncio.get_running_loop()
         peer = self._peer
         peer.opened(loop.time())
-        peer.stir = lambda: self._stir(at_once=peer.is_urging)
+        peer.stir = self._writer.heard
+        prompt = self._wire if isinstance(self._wire, PromptWire) else None
         task = asyncio.current_task()
         cancels = 0 if task is None else task.cancelling()
         try:
             async with asyncio.TaskGroup() as group:
                 self._group = group
-                writing = group.create_task(self._write(), name="link.write")
-                group.create_task(self._watch(), name="link.watch")
+                self._start(self._writer.run, "link.write")
+                self._start(self._watch, "link.watch")
                 if peer.stream is not None:
-                    group.create_task(self._refill(peer.stream), name="link.refill")
+                    self._start(partial(self._refill, peer.stream), "link.refill")
                 for frames in first or ():
                     self._take(frames)
                 while True:
-                    for frames in await self._wire.receive():
+                    receiving = prompt.receive(self._hand_on) if prompt else self._wire.receive()
+                    for frames in await receiving:
                         self._take(frames)
-                    if writing.done():
-                        return
+                    if self._failure is not None:
+                        raise self._failure
         except BaseExceptionGroup as found:
             if task is not None and task.cancelling() > cancels:
                 # A group that ends already lets a cancellation go by.
@@ -155,12 +129,37 @@ class Line:
     async def leave(self, reason: str) -> None:
         """Tell the other side that the connection ends, and why; for `BYE_TIMEOUT` seconds at most."""
         self._peer.leave(reason)
-        self._wake.set()
+        self._writer.now()
         try:
             async with asyncio.timeout(BYE_TIMEOUT):
-                await self._left.wait()
+                await self._writer.left.wait()
         except TimeoutError:
             return  # it takes nothing, and will notice
+
+    def _start(self, work: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
+        """Let something go on until the connection ends, which it does when that fails."""
+
+        async def watched() -> None:
+            try:
+                await work()
+            except BaseException:
+                self._is_ending = True
+                raise
+
+        assert self._group is not None
+        self._group.create_task(watched(), name=name)
+
+    def _hand_on(self, messages: list[list[bytes]]) -> bool:
+        """Take what came in the turn of the loop in which it did; False once the connection ends."""
+        try:
+            for frames in messages:
+                if self._is_ending:
+                    return False
+                self._take(frames)
+        except Exception as exc:
+            self._failure = exc
+            return False
+        return True
 
     def _take(self, frames: list[bytes]) -> None:
         now = asyncio.get_running_loop().time()
@@ -174,7 +173,7 @@ class Line:
             self._hungry.set()
         if arrival is not None:
             self._arrived(arrival, now)
-        self._stir(at_once=self._peer.is_urging)
+        self._writer.heard()
 
     def _arrived(self, arrival: Arrival, now: float) -> None:
         """Give events to the nexus; those that find no room wait, and with them those of their priority."""
@@ -192,8 +191,7 @@ class Line:
         self._settle(batch, self._give(events), now)
         if events:
             waiting = self._pending[priority] = deque([batch])  # bounded by the window
-            assert self._group is not None
-            self._group.create_task(self._drain(priority, waiting), name=f"link.wait[{priority}]")
+            self._start(partial(self._drain, priority, waiting), f"link.wait[{priority}]")
 
     def _settle(self, batch: _Batch, given: int, now: float) -> None:
         """Note what the nexus has accepted, and with it those rows before that are no events for it."""
@@ -213,7 +211,7 @@ class Line:
                 batch.events.popleft()
                 given = 1 + self._give(batch.events)
             self._settle(batch, given, loop.time())
-            self._wake.set()
+            self._writer.heard()
             if not batch.events:
                 waiting.popleft()
         del self._pending[priority]
@@ -225,7 +223,7 @@ class Line:
             self._hungry.clear()
             while (place := outflow.hungry()) is not None:
                 outflow.loaded(*place, await stream.read(*place))
-                self._wake.set()
+                self._writer.now()
             await self._hungry.wait()
 
     async def _watch(self) -> None:
@@ -233,34 +231,6 @@ class Line:
         while True:
             await asyncio.sleep(self._peer.limits.heartbeat)
             self._peer.check(asyncio.get_running_loop().time())
-
-    async def _write(self) -> None:
-        """Send what may go, whenever there may be something."""
-        loop = asyncio.get_running_loop()
-        peer = self._peer
-        try:
-            while True:
-                self._wake.clear()
-                self._collected = 0
-                self._written = now = loop.time()
-                peer.check(now)
-                for frame in peer.output(now):
-                    await self._wire.send([frame])
-                if peer.has_left:
-                    self._left.set()
-                alarm = loop.call_later(max(peer.next_time - loop.time(), 0.001), self._wake.set)
-                try:
-                    await self._wake.wait()
-                finally:
-                    alarm.cancel()
-                if self._timer is not None:
-                    self._timer.cancel()
-                    self._timer = None
-        finally:
-            self._left.set()
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
 
 
 def _tracked(made: list[Event[Any] | None], track: Track, first: int) -> list[Event[Any] | None]:

@@ -5,8 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from typing import TypeAlias
 
-__all__ = ["Mailbox"]
+__all__ = ["HandOn", "Mailbox"]
+
+HandOn: TypeAlias = Callable[[list[list[bytes]]], bool]
+"""Called with what comes while somebody waits for it, in the turn of the loop in which it comes; returns
+False when he waits no more."""
 
 
 class Mailbox:
@@ -19,26 +24,41 @@ class Mailbox:
     def __init__(self, check: Callable[[], None]) -> None:
         self.messages: deque[list[bytes]] = deque()  # bounded by whoever fills it: he stops, or counts
         self._check = check
-        self._waiter: asyncio.Future[None] | None = None
+        self._waiter: asyncio.Future[bool] | None = None
+        self._hand_on: HandOn | None = None
 
     def stir(self) -> None:
         """Let whoever waits look: something came, or the connection is over."""
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        if self._waiter is None or self._waiter.done():
+            return
+        is_over = False
+        if self._hand_on is not None and self.messages:
+            if self._hand_on(self._all()):
+                return
+            is_over = True
+        if not self._waiter.done():
+            self._waiter.set_result(is_over)
 
-    async def taken(self) -> list[list[bytes]]:
+    async def taken(self, hand_on: HandOn | None = None) -> list[list[bytes]]:
         """Wait for messages and take all there are. Cancelled, none was taken.
+
+        Args:
+            hand_on: see `HandOn`; once it returns False, this returns no messages.
 
         Raises:
             ConnectionError: the connection is over, and all is taken.
         """
         while not self.messages:
             self._check()
-            self._waiter = asyncio.get_running_loop().create_future()
+            self._waiter, self._hand_on = asyncio.get_running_loop().create_future(), hand_on
             try:
-                await self._waiter
+                if await self._waiter:
+                    return []
             finally:
-                self._waiter = None
+                self._waiter = self._hand_on = None
+        return self._all()
+
+    def _all(self) -> list[list[bytes]]:
         messages = list(self.messages)
         self.messages.clear()
         return messages

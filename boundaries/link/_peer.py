@@ -248,14 +248,19 @@ class Peer:
         if self._inflow is not None:
             self._inflow.accepted(arrival.priority, count, arrival.sent, now)
 
-    def output(self, now: float) -> Iterator[bytes]:
-        """Give the frames that are to go now, in their order."""
+    def output(self, now: float, *, ack: bool = True) -> Iterator[bytes]:
+        """Give the frames that are to go now, in their order.
+
+        Args:
+            ack: whether to acknowledge also what the other side does not wait for.
+        """
         if not self._is_open or self._farewell == "":
             return
         if self._farewell is not None:
             reason, self._farewell = self._farewell, ""
             yield pack(Bye(reason))
             return
+        is_urging = self.is_urging
         yield from self._replies
         self._replies = []
         if self.hello is None or self._inflow is None:
@@ -264,9 +269,9 @@ class Peer:
                 self._said = now
                 yield pack(self._own_hello())
             return
-        ack = self._inflow.ack(now)
-        if ack is not None:
-            yield pack(ack)
+        found = self._inflow.ack(now) if ack or is_urging else None
+        if found is not None:
+            yield pack(found)
         yield from self.outflow.frames(now)
         if not self.outflow.is_stalled:
             self._again = now + self.limits.patience

@@ -15,7 +15,7 @@ from nexus.adapters._wire import Wire
 from nexus.adapters.tcp import TcpConfig
 from nexus.boundaries.link._ends import FIRST_SIZE, MakeDoor
 from nexus.boundaries.link._frames import MAX_WIRE
-from nexus.boundaries.link._mailbox import Mailbox
+from nexus.boundaries.link._mailbox import HandOn, Mailbox
 
 __all__ = ["TcpDialler", "TcpDoor", "TcpWire", "dialler", "door"]
 
@@ -51,18 +51,21 @@ class FrameStream(Stream):
             self._growing()
         if frames:
             self._mail.messages.extend([frame] for frame in frames)
+            self._mail.stir()
             if len(self._mail.messages) > FULL and not self._paused:
                 self._paused = True
                 self.pause_reading()
-            self._mail.stir()
 
-    async def taken(self) -> list[list[bytes]]:
+    async def taken(self, hand_on: HandOn | None = None) -> list[list[bytes]]:
         """Wait for frames and take all there are.
+
+        Args:
+            hand_on: see `HandOn`.
 
         Raises:
             ConnectionError: the connection is over, and all is taken.
         """
-        messages = await self._mail.taken()
+        messages = await self._mail.taken(hand_on)
         if self._paused:
             self._paused = False
             self.resume_reading()
@@ -88,8 +91,22 @@ class TcpWire:
         stream.write(stream.framer.pack(b"".join(frames)))
         await stream.drained()
 
-    async def receive(self) -> list[list[bytes]]:
-        return await self._stream.taken()
+    def send_nowait(self, frame: bytes) -> bool:
+        """Send a message if the transport has room; say whether it was sent.
+
+        Raises:
+            ConnectionError: the connection is over.
+        """
+        stream = self._stream
+        if stream.is_over:
+            raise ConnectionResetError("the connection is over") from stream.error
+        if stream.is_behind:
+            return False
+        stream.write(stream.framer.pack(frame))
+        return True
+
+    async def receive(self, hand_on: HandOn | None = None) -> list[list[bytes]]:
+        return await self._stream.taken(hand_on)
 
     def trust(self) -> None:
         """Let it carry frames of any size: whoever is there has shown who it is."""

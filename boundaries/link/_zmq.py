@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 import zmq
@@ -24,7 +26,7 @@ from nexus.adapters._zmq_curve import Curve
 from nexus.adapters._zmq_end import End
 from nexus.boundaries.link._ends import FIRST, FIRST_SIZE, MakeDoor
 from nexus.boundaries.link._frames import MAX_WIRE
-from nexus.boundaries.link._mailbox import Mailbox
+from nexus.boundaries.link._mailbox import HandOn, Mailbox
 from nexus.errors import BadCall, ConfigError, LinkDown
 
 __all__ = ["DealerWire", "RouterWire", "ZmqDialler", "ZmqDoor", "dialler", "door"]
@@ -76,15 +78,33 @@ class DealerWire:
         await self._end.wire.send([b"".join(frames)])
         await self._end.wire.flush()  # held back, it would let nothing overtake it
 
-    async def receive(self) -> list[list[bytes]]:
+    def send_nowait(self, frame: bytes) -> bool:
+        """Send a message if libzmq has room; say whether it was sent.
+
+        Raises:
+            ConnectionError: the connection is over.
+        """
+        if self._is_over:
+            raise ConnectionResetError("the connection is over")
+        return self._end.wire.offer([frame])
+
+    async def receive(self, hand_on: HandOn | None = None) -> list[list[bytes]]:
+        def sort(messages: list[list[bytes]]) -> bool:
+            found = self._frames_of(messages)
+            return (not found or (hand_on is not None and hand_on(found))) and not self._is_over
+
         while True:
             if self._is_over:
                 raise ConnectionResetError("the connection is over")
-            messages = await self._end.wire.receive()
-            if any(message[-1] == CLOSED for message in messages):
-                self._is_over = True  # what came before is taken first
-            if found := [message[-1:] for message in messages if message[-1] not in (b"", CLOSED)]:
+            messages = await self._end.wire.receive(None if hand_on is None else sort)
+            if (found := self._frames_of(messages)) or not messages:
                 return found
+
+    def _frames_of(self, messages: list[list[bytes]]) -> list[list[bytes]]:
+        """Give the frames among what came, and note if there will be no more."""
+        if any(message[-1] == CLOSED for message in messages):
+            self._is_over = True  # what came before is taken first
+        return [message[-1:] for message in messages if message[-1] not in (b"", CLOSED)]
 
     def lost(self) -> None:
         """Note that the connection is gone; whoever waits is told."""
@@ -174,6 +194,8 @@ class RouterWire:
             self._held += size
             self._mail.messages.append(message[1:])
             self._mail.stir()
+            if not self._mail.messages:
+                self._held = 0
 
     def lost(self) -> None:
         """Note that the peer is gone; whoever waits is told."""
@@ -198,8 +220,17 @@ class RouterWire:
             await asyncio.sleep(pause)  # nobody says which peer has room
             pause = min(2 * pause, most)
 
-    async def receive(self) -> list[list[bytes]]:
-        messages = await self._mail.taken()
+    def send_nowait(self, frame: bytes) -> bool:
+        """Send a message if this peer has room for it; say whether it was sent.
+
+        Raises:
+            ConnectionError: the peer is gone.
+        """
+        self._check()
+        return self._door.offer([self._identity, frame])
+
+    async def receive(self, hand_on: HandOn | None = None) -> list[list[bytes]]:
+        messages = await self._mail.taken(hand_on)
         self._held = 0
         return messages
 
@@ -253,7 +284,9 @@ class ZmqDoor:
             group.create_task(end.run(), name=f"link.follow[{self.name}]")
             while True:
                 fresh = False
-                for message in await end.wire.receive():
+                strange = deque[list[bytes]]()  # bounded by what libzmq gives at once
+                messages = await end.wire.receive(partial(self._hand_on, strange))
+                for message in strange or messages:
                     identity = message[0]
                     wire = self._wires.get(identity)
                     if wire is None and _is_first(message) and len(self._wires) < MOST_PEERS:
@@ -266,6 +299,16 @@ class ZmqDoor:
                         wire.came(message)
                     elif message[-1] not in (b"", CLOSED):
                         self.forget(identity)  # it does not know yet that its connection is over
+
+    def _hand_on(self, strange: deque[list[bytes]], messages: list[list[bytes]]) -> bool:
+        """Give messages to their wires, up to the first from somebody unknown; say whether there was none."""
+        for place, message in enumerate(messages):
+            wire = self._wires.get(message[0])
+            if wire is None:
+                strange.extend(messages[place:])
+                return False
+            wire.came(message)
+        return True
 
     def offer(self, message: list[bytes]) -> bool:
         """Send a message if that peer has room for it; say whether it was sent.
