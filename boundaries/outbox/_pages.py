@@ -34,10 +34,33 @@ def records(data: bytes, log: bytes, default: int) -> Iterator[list[Value]]:
     size = 65536 if size == 1 else size
     if size < 512 or size & (size - 1) or data[:16] != MAGIC:
         size = default
-    pages = {number: data[at : at + size] for number, at in enumerate(range(0, len(data), size), start=1)}
-    pages |= _logged(log, size)
-    for number, page in pages.items():
-        yield from _in_page(pages, page, 100 if number == 1 else 0, size)
+    pages = Pages(data, log, size)
+    for number in pages.numbers():
+        yield from _in_page(pages, pages.get(number), 100 if number == 1 else 0, size)
+
+
+class Pages:
+    """The pages of a database, as the log has left them."""
+
+    def __init__(self, data: bytes, log: bytes, size: int) -> None:
+        self._data = data
+        self._size = size
+        self._logged = dict(_logged(log, size))
+
+    def __len__(self) -> int:
+        return len(self._data) // self._size + 1 + len(self._logged)
+
+    def numbers(self) -> Iterator[int]:
+        """Give the numbers of all pages."""
+        last = -(-len(self._data) // self._size)
+        yield from range(1, last + 1)
+        yield from (number for number in self._logged if number > last)
+
+    def get(self, number: int) -> bytes:
+        """Return a page; empty if there is none."""
+        if number in self._logged:
+            return self._logged[number]
+        return self._data[(number - 1) * self._size : number * self._size] if number > 0 else b""
 
 
 def _logged(log: bytes, size: int) -> Iterator[tuple[int, bytes]]:
@@ -49,7 +72,7 @@ def _logged(log: bytes, size: int) -> Iterator[tuple[int, bytes]]:
             yield number, log[at + FRAME_HEAD : at + FRAME_HEAD + size]
 
 
-def _in_page(pages: dict[int, bytes], page: bytes, head: int, size: int) -> Iterator[list[Value]]:
+def _in_page(pages: Pages, page: bytes, head: int, size: int) -> Iterator[list[Value]]:
     if len(page) < head + 8:
         return
     kind = page[head]
@@ -68,7 +91,7 @@ def _in_page(pages: dict[int, bytes], page: bytes, head: int, size: int) -> Iter
             yield found
 
 
-def _record(pages: dict[int, bytes], page: bytes, at: int, kind: int, size: int) -> list[Value] | None:
+def _record(pages: Pages, page: bytes, at: int, kind: int, size: int) -> list[Value] | None:
     try:
         if kind == INDEX_INNER:
             at += 4
@@ -82,7 +105,7 @@ def _record(pages: dict[int, bytes], page: bytes, at: int, kind: int, size: int)
         return None
 
 
-def _payload(pages: dict[int, bytes], page: bytes, at: int, length: int, kind: int, size: int) -> bytes:
+def _payload(pages: Pages, page: bytes, at: int, length: int, kind: int, size: int) -> bytes:
     """Put a record together that goes on in further pages; zeros for what is missing."""
     most = size - 35 if kind == TABLE_LEAF else (size - 12) * 64 // 255 - 23
     if length <= most:
@@ -95,7 +118,7 @@ def _payload(pages: dict[int, bytes], page: bytes, at: int, length: int, kind: i
     left = length - local
     if left > size * len(pages):
         raise ValueError("longer than the file")
-    while left > 0 and (more := pages.get(following, b"")):
+    while left > 0 and (more := pages.get(following)):
         parts.append(more[4 : 4 + left])
         left -= size - 4
         (following,) = struct.unpack_from(">I", more)

@@ -124,10 +124,10 @@ def salvage(path: str, connect: Connect, files: Files) -> tuple[str, int]:
 
 def remains(data: bytes, log: bytes) -> Remains:
     """Find what is intact in the bytes of a file and of its log."""
-    everything = list(records(data, log, PAGE))
     found = Remains()
     best = (0, 0)
-    for values in everything:
+    epochs = Counter[int]()
+    for values in records(data, log, PAGE):
         match values:
             case [
                 _,
@@ -148,11 +148,12 @@ def remains(data: bytes, log: bytes) -> Remains:
                         if found.meta and (found.meta["epoch"], found.meta["generation"]) == best:
                             marks, lanes = max(marks, found.meta["marks"]), max(lanes, found.meta["lanes"])
                         found.meta = dict(zip(keys, (name, epoch, generation, marks, lanes), strict=True))
+            case [bytes(), int(), int(), int(), int(known), bytes()]:
+                epochs[known] += 1
     if not best[0]:
-        epochs = Counter(each[4] for each in everything if len(each) == 6 and isinstance(each[4], int))
         best = (epochs.most_common(1)[0][0] if epochs else 1, 0)
     epoch = found.epoch = best[0]
-    for values in everything:
+    for values in records(data, log, PAGE):
         match values:
             case [bytes(stream), int(priority), int(accepted), int(last), int(crc)]:
                 name = _text(stream)
