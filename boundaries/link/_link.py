@@ -126,6 +126,8 @@ class Link(EventConsumer, EventProducer):
         self._nexus: AsyncEventNexus | None = None
         self._room: list[asyncio.Future[None]] = []
         self._task: asyncio.Task[None] | None = None
+        self._is_leaving = False
+        """Whether the other side was told that this one ends."""
         self._taken = 0
         self._received = 0
         self._left_out: dict[str, int] = {}
@@ -308,12 +310,14 @@ class Link(EventConsumer, EventProducer):
             if self._task is not None and not self._task.done():
                 dials = self._door is None and self._durable is None
                 await self._flush(self.limits.flush_timeout, lambda peer: dials or peer in self._lines)
+                self._is_leaving = True
                 lines = list(self._lines.values())
                 await asyncio.gather(*(line.leave(f"{self.name} stops") for line in lines))
         finally:
             self.close()
             if self._task is not None:
                 await asyncio.wait([self._task])
+            self._is_leaving = False
             if self._durable is not None:
                 await self._durable.aclose()
 
@@ -511,7 +515,12 @@ class Link(EventConsumer, EventProducer):
                 await say_bye(wire, str(exc))
             wire.close()
             raise
-        await self._carry(self._peers.only(), sealed, [])
+        try:
+            await self._carry(self._peers.only(), sealed, [])
+        except ConnectionError:
+            if not self._is_leaving:
+                raise
+            await asyncio.Event().wait()  # the other side closes what this one ends: nothing is wrong
 
     async def _listen(self) -> None:
         assert self._door is not None
