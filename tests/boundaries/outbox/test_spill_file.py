@@ -12,6 +12,7 @@ import attrs
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given
+from memory_use import resident
 
 from nexus import AsyncEventNexus, Event, NamedEvent, SecondaryQueue, Spill
 from nexus.boundaries.outbox import NoOutbox, OutboxInUse, OutboxState, SpillFile
@@ -161,6 +162,14 @@ def test_a_row_that_is_no_event_is_told_so(row: bytes) -> None:
     """There is one error, whatever is wrong."""
     with pytest.raises(UnpackerError):
         SpillRows([Moved]).unpack(row, 0, 0.0)
+
+
+def test_a_row_keeps_no_more_memory_than_its_bytes() -> None:
+    """Many rows wait in memory for the disk, so none may keep the buffer it was written in."""
+    rows = SpillRows()
+    before = resident()
+    kept = [rows.pack(Event(number, "a", 0, None), 0.0) for number in range(20_000)]
+    assert resident() - before < 200 * len(kept)
 
 
 def test_deadlines_go_on_from_one_life_to_the_next() -> None:
