@@ -79,7 +79,11 @@ _RANGE = struct.Struct("!QQ")
 MAX_DEPTH: Final = 32
 """Lists and objects within each other in a payload."""
 
-_read = JSONUnpacker(max_size=MAX_FRAME, max_depth=MAX_DEPTH + 2, max_nodes=200_000)
+MAX_NODES: Final = 200_000
+"""Values of a frame."""
+
+_read = JSONUnpacker(max_size=MAX_FRAME, max_depth=MAX_DEPTH + 2, max_nodes=MAX_NODES)
+_NO_MARKS: Final = bytes(set(range(256)) - set(b"[]{}"))
 
 
 Row: TypeAlias = list[Any] | None
@@ -255,15 +259,25 @@ def _unpack_events(data: bytes) -> Events:
 def _read_rows(data: bytes) -> Any:
     """Read JSON; the ordinary form of rows at a glance, everything else value by value.
 
-    Where there are hardly more brackets than rows nothing is deep, and what was lost or changed in reading,
-    such as equal keys or long integers, does not come back in writing.
+    What was lost or changed in reading, such as equal keys or long integers, does not come back in writing.
     """
+    if len(data) > MAX_NODES or not _is_shallow(data):  # a value takes two bytes
+        return _read(data)[0]
     try:
         found = orjson.loads(data)
     except orjson.JSONDecodeError:
         return _read(data)[0]
-    is_flat = type(found) is list and data.count(b"[") + data.count(b"{") <= len(found) + MAX_DEPTH
-    return found if is_flat and orjson.dumps(found) == data else _read(data)[0]
+    return found if orjson.dumps(found) == data else _read(data)[0]
+
+
+def _is_shallow(data: bytes) -> bool:
+    """Say whether JSON is not too deep, as far as that is seen at a glance."""
+    marks = data.translate(None, _NO_MARKS)
+    for _ in range(MAX_DEPTH // 2):  # each time at most two levels go
+        if not marks:
+            break
+        marks = marks.replace(b"[]", b"").replace(b"{}", b"")
+    return not marks
 
 
 def _unpack_ack(data: bytes) -> Ack:
