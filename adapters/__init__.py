@@ -6,14 +6,14 @@ no transport, and no transport imports another.
 
 - use: `open_receiver`, `open_sender`, `schemes`, `Url`
 - what every adapter is: `Sender`, `Receiver`, `LinkState`, `Counts`, `Meta`
-- write one: `Adapter`, `Config`, `option`, `option_table`, `Inbox`, `Outbox`, `OutItem`
+- write one: `Adapter`, `Config`, `option`, `option_table`, `Inbox`, `Backlog`, `OutItem`
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nexus.adapters._base import Counts, Inbox, LinkState, Meta, Outbox, OutItem, Receiver, Sender
+    from nexus.adapters._base import Backlog, Counts, Inbox, LinkState, Meta, OutItem, Receiver, Sender
     from nexus.adapters._config import Config, option, option_table
     from nexus.adapters._endpoint import Adapter, Url, open_receiver, open_sender, schemes
 
@@ -25,7 +25,7 @@ __all__ = [
     "LinkState",
     "Meta",
     "OutItem",
-    "Outbox",
+    "Backlog",
     "Receiver",
     "Sender",
     "Url",

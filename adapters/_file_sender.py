@@ -43,7 +43,7 @@ class FileSender(Sender[T]):
 
     With a directory, each file has a name of its own, and ends in ``.open`` until it is finished. With a
     file, that one is continued; rolled over, it is renamed. A disk that is full or fails takes the link
-    down; the lines wait in the outbox and go when it works again.
+    down; the lines wait in the backlog and go when it works again.
 
     Args:
         config: where to, and how.
@@ -105,22 +105,22 @@ class FileSender(Sender[T]):
         await self._link.keep(self._session)
 
     async def _session(self) -> None:
-        writer, outbox = self._writer, self._outbox
+        writer, backlog = self._writer, self._backlog
         assert writer is not None
         await self._worker.call(writer.open)
         due = await self._worker.call(writer.tick)
         while True:
-            if outbox.waiting:
-                await outbox.wait()
+            if backlog.waiting:
+                await backlog.wait()
                 await self._gather()
-                await outbox.wait()  # what waited while the link was down goes at a bounded rate
+                await backlog.wait()  # what waited while the link was down goes at a bounded rate
                 due = await self._write(writer)
                 self._link.up()
                 continue
             self._link.up()
             try:
                 async with asyncio.timeout(due):
-                    await outbox.wait()
+                    await backlog.wait()
             except TimeoutError:
                 due = await self._worker.call(writer.tick)
 
@@ -129,7 +129,7 @@ class FileSender(Sender[T]):
         loop = asyncio.get_running_loop()
         until = loop.time() + self.config.flush_interval
         while (left := until - loop.time()) > 0 and not self._hurry.is_set():
-            if len(self._outbox) >= min(BATCH, self.config.maxsize):
+            if len(self._backlog) >= min(BATCH, self.config.maxsize):
                 return
             try:
                 async with asyncio.timeout(min(left, LOOK)):
@@ -140,18 +140,18 @@ class FileSender(Sender[T]):
     async def _write(self, writer: Writer) -> float | None:
         """Write a batch, and do what is due."""
         header = self._begin_of_file()
-        items = self._outbox.take(BATCH, BATCH_BYTES)
+        items = self._backlog.take(BATCH, BATCH_BYTES)
         batch = Batch([item.payload for item in items], header, is_fixed_header=self.header is None)
         try:
             return await self._worker.call(_write_and_tick, writer, batch)
         finally:
             written = batch.written
-            self._outbox.done_all(items[:written])
+            self._backlog.done_all(items[:written])
             if batch.ended:
-                self._outbox.put_back(items[written:])
+                self._backlog.put_back(items[written:])
             else:
                 for item in items[written:]:  # the disk hangs; nobody knows
-                    self._outbox.reject(item, "unconfirmed")
+                    self._backlog.reject(item, "unconfirmed")
 
     def _begin_of_file(self) -> bytes:
         if self.header is not None:

@@ -8,12 +8,12 @@ from typing import Any, TypeVar
 import attrs
 
 from nexus.adapters import _mqtt_packets as wire
+from nexus.adapters._backlog import OutItem, SendOverflow
 from nexus.adapters._base import Sender
 from nexus.adapters._mqtt_config import MqttConfig
 from nexus.adapters._mqtt_connection import Line, Login
 from nexus.adapters._mqtt_topics import check_topic
 from nexus.adapters._mqtt_websockets import open_line
-from nexus.adapters._outbox import OutItem, SendOverflow
 from nexus.adapters._tls import TlsFiles
 from nexus.adapters.packing import Packer
 from nexus.errors import ConfigError
@@ -120,27 +120,27 @@ class MqttSender(Sender[T]):
             await connection.close()
 
     async def _pump(self, connection: Line) -> None:
-        """Send what is in the outbox for as long as the connection stands."""
-        outbox, flight, v5 = self._outbox, self._flight, self._v5
+        """Send what is in the backlog for as long as the connection stands."""
+        backlog, flight, v5 = self._backlog, self._flight, self._v5
         while not connection.lost.done():
             room = self._window - len(flight)
             if room <= 0:
                 await self._wait_for_room()
                 continue
-            await outbox.wait()
+            await backlog.wait()
             unconfirmed: list[OutItem] = []
             parts: list[bytes] = []
             is_full = False
-            items = outbox.take(min(room, BATCH), BATCH_BYTES)
+            items = backlog.take(min(room, BATCH), BATCH_BYTES)
             for number, item in enumerate(items):
                 options = item.options
                 if options["qos"]:
                     if options["qos"] > connection.maximum_qos:
-                        outbox.reject(item, "qos")
+                        backlog.reject(item, "qos")
                         continue
                     if options["qos"] == 2:
                         if is_full := self._twos >= self._two_window:
-                            outbox.put_back(items[number:])
+                            backlog.put_back(items[number:])
                             break
                         self._twos += 1
                     mid = self._next_mid()
@@ -150,7 +150,7 @@ class MqttSender(Sender[T]):
                     unconfirmed.append(item)
                 part = wire.publish(options["first"], options["topic"], mid, item.payload, v5=v5)
                 if len(part) > connection.maximum_packet:
-                    outbox.reject(self._landed(mid) if mid else unconfirmed.pop(), "size")
+                    backlog.reject(self._landed(mid) if mid else unconfirmed.pop(), "size")
                     continue
                 parts.append(part)
             written = False
@@ -161,10 +161,10 @@ class MqttSender(Sender[T]):
             finally:
                 for item in unconfirmed:
                     if written:
-                        outbox.done(item)
+                        backlog.done(item)
                     else:
                         # It may have gone in part; QoS 0 says at most once.
-                        outbox.reject(item, "disconnected")
+                        backlog.reject(item, "disconnected")
             if is_full and not connection.lost.done():
                 await self._wait_for_room()
 
@@ -202,8 +202,8 @@ class MqttSender(Sender[T]):
         connection.write(b"".join(parts))
 
     def _recall(self) -> None:
-        """Put what was not acknowledged back into the outbox, in order."""
-        self._outbox.put_back(list(self._flight.values()))
+        """Put what was not acknowledged back into the backlog, in order."""
+        self._backlog.put_back(list(self._flight.values()))
         self._flight.clear()
         self._twos = 0
         self._released.clear()
@@ -229,11 +229,11 @@ class MqttSender(Sender[T]):
         item = self._landed(mid)
         if kind == wire.PUBCOMP:
             self._released.discard(mid)
-            self._outbox.done(item)
+            self._backlog.done(item)
         elif wire.code_of(body) >= REFUSED:
-            self._outbox.reject(item, "refused")
+            self._backlog.reject(item, "refused")
         else:
-            self._outbox.done(item)
+            self._backlog.done(item)
         room = self._room
         few = len(self._flight) <= self._window // 2 and self._twos <= self._two_window // 2
         if few and room is not None and not room.done():

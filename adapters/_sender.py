@@ -1,4 +1,4 @@
-"""The sender of every adapter: an outbox that a transport empties, and what the program gives to it."""
+"""The sender of every adapter: a backlog that a transport empties, and what the program gives to it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import logging
 from typing import Any, Generic, TypeVar
 
 from nexus.adapters._adapted import Adapted, CommonConfig, Counts
+from nexus.adapters._backlog import Backlog, OutItem, SendOverflow
 from nexus.adapters._link import LinkState
-from nexus.adapters._outbox import Outbox, OutItem, SendOverflow
 from nexus.adapters._safe import why
 from nexus.adapters.packing import Packer, json_packer
 from nexus.errors import BadCall, EndOfData, LinkDown, NexusError, PackerError
@@ -23,7 +23,7 @@ T_contra = TypeVar("T_contra", contravariant=True)
 class Sender(Adapted, Generic[T_contra]):
     """Sends data over a transport.
 
-    `send` returns when the frame is in a bounded outbox; it goes when there is a link, the most urgent first,
+    `send` returns when the frame is in a bounded backlog; it goes when there is a link, the urgent first,
     and stays there when the link breaks before the transport has it. `flush`, `deliver` and `stop` wait.
 
     Args:
@@ -53,17 +53,17 @@ class Sender(Adapted, Generic[T_contra]):
         self._flush_timeout = config.flush_timeout
         self._encoding = "utf-8"
         """How text is written, where the packer gives text."""
-        self._outbox = Outbox(config.maxsize, overflow=overflow)
+        self._backlog = Backlog(config.maxsize, overflow=overflow)
         self._link.listen(self._catch_up)
 
     @property
     def counts(self) -> Counts:
         """What became of everything that was sent."""
-        outbox = self._outbox
-        return Counts(outbox.done_count, len(outbox), {}, dict(outbox.dropped), self.link.ups)
+        backlog = self._backlog
+        return Counts(backlog.done_count, len(backlog), {}, dict(backlog.dropped), self.link.ups)
 
     async def send(self, data: T_contra, *, priority: int = 0, **options: Any) -> None:
-        """Give the frame to the outbox; wait while that is full. Starts if that was not done.
+        """Give the frame to the backlog; wait while that is full. Starts if that was not done.
 
         Cancelled, it was not given.
 
@@ -81,18 +81,18 @@ class Sender(Adapted, Generic[T_contra]):
         item = self._item(data, priority, options)
         if self._task is None or self._task.done():
             await self._revive()
-        if not self._outbox.put_nowait(item):
-            await self._outbox.put(item)
+        if not self._backlog.put_nowait(item):
+            await self._backlog.put(item)
 
     def send_nowait(self, data: T_contra, *, priority: int = 0, **options: Any) -> bool:
-        """Give the frame to the outbox if it was started and has room; say whether it was given.
+        """Give the frame to the backlog if it was started and has room; say whether it was given.
 
         With an overflow policy other than ``block`` it is given, or another dropped in its place. Raises what
         `send` raises.
         """
         if self._task is None or self._task.done():
             return False
-        return self._outbox.put_nowait(self._item(data, priority, options))
+        return self._backlog.put_nowait(self._item(data, priority, options))
 
     async def deliver(self, data: T_contra, *, priority: int = 0, **options: Any) -> None:
         """Send, and wait until the transport has the frame: written, or acknowledged where it acknowledges.
@@ -106,7 +106,7 @@ class Sender(Adapted, Generic[T_contra]):
         item.confirmed = asyncio.get_running_loop().create_future()
         if self._task is None or self._task.done():
             await self._revive()
-        await self._outbox.put(item)
+        await self._backlog.put(item)
         if not await item.confirmed:
             raise LinkDown(f"{self.name}: the frame was dropped; see counts.dropped")
 
@@ -121,14 +121,14 @@ class Sender(Adapted, Generic[T_contra]):
         """
         try:
             async with asyncio.timeout(timeout):
-                await self._outbox.emptied()
+                await self._backlog.emptied()
         except TimeoutError:
             return False
-        return not len(self._outbox)
+        return not len(self._backlog)
 
     def _catch_up(self, state: LinkState) -> None:
-        if state.state == "up" and self._outbox.waiting:
-            self._outbox.catch_up(self.catch_up_rate)
+        if state.state == "up" and self._backlog.waiting:
+            self._backlog.catch_up(self.catch_up_rate)
 
     def _item(self, data: Any, priority: int, options: dict[str, Any]) -> OutItem:
         return OutItem(self._pack(data), priority, self._check(options))
@@ -167,19 +167,19 @@ class Sender(Adapted, Generic[T_contra]):
         return options
 
     async def _revive(self) -> None:
-        if self._outbox.closed is None:  # else `put` raises
+        if self._backlog.closed is None:  # else `put` raises
             await self.start()
 
     async def _wind_down(self) -> None:
         await self.flush(self._flush_timeout)
 
     def _reopen(self) -> None:
-        self._outbox.closed = None
+        self._backlog.closed = None
 
     def _ended(self, error: NexusError) -> None:
         stopped = isinstance(error, EndOfData)
         closed = LinkDown(f"{self.name} was stopped; start it to send again" if stopped else str(error))
         closed.__cause__ = None if stopped else error
-        lost = self._outbox.close(closed, "stopped" if stopped else "failed")
+        lost = self._backlog.close(closed, "stopped" if stopped else "failed")
         if lost:
             logger.warning("%s: %d frames were not sent: %s", self.name, lost, error)

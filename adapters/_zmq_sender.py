@@ -7,9 +7,9 @@ from typing import Any, Final, TypeVar
 
 import zmq
 
+from nexus.adapters._backlog import OutItem
 from nexus.adapters._base import Sender
 from nexus.adapters._link import LinkState
-from nexus.adapters._outbox import OutItem
 from nexus.adapters._zmq_config import MAX_TOPIC, ZmqConfig
 from nexus.adapters._zmq_end import End
 from nexus.adapters._zmq_half import ZmqHalf, first_error
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 DEFAULT_TOPIC: Final = "zmq"
 _TURN: Final = 256
-"""Frames taken from the outbox at once."""
+"""Frames taken from the backlog at once."""
 _YIELD: Final = 256
 """Sends between two turns given to the event loop: with room, sending never waits by itself."""
 
@@ -63,22 +63,22 @@ class ZmqSender(ZmqHalf, Sender[T]):
     async def send(self, data: T, *, priority: int = 0, **options: Any) -> None:
         """Send, as `nexus.adapters.Sender.send` says; ``topic`` is the one option.
 
-        A frame that nothing waits before, and that libzmq has room for, does not go by the outbox.
+        A frame that nothing waits before, and that libzmq has room for, does not go by the backlog.
         """
         self._sends += 1
         if not self._sends % _YIELD:
             await asyncio.sleep(0)
         wire = self._wire
-        if wire is None or len(self._outbox):
+        if wire is None or len(self._backlog):
             await super().send(data, priority=priority, **options)
             return
         payload = self._pack(data)
         checked = self._check(options)
         frames = (checked["topic"], payload) if self._framed else (payload,)
         if (not self._is_pub or frames[0].startswith(self._subscribers.wanted)) and wire.send_nowait(frames):
-            self._outbox.done_count += 1
+            self._backlog.done_count += 1
             return
-        await self._outbox.put(OutItem(payload, priority, checked))
+        await self._backlog.put(OutItem(payload, priority, checked))
 
     async def subscribed(self, topic: str | None = None, timeout: float | None = None) -> None:
         """Wait until somebody subscribes to a topic; starts if that was not done.
@@ -145,13 +145,13 @@ class ZmqSender(ZmqHalf, Sender[T]):
             self._wire = None
 
     async def _work(self, end: End) -> None:
-        """Send what the outbox holds."""
-        outbox, link = self._outbox, self._link
+        """Send what the backlog holds."""
+        backlog, link = self._backlog, self._link
         while True:
-            await outbox.wait()
+            await backlog.wait()
             if not (link.is_up or (end.binds and self._is_pub)):
                 await link.wait_up()
-            items = outbox.take(_TURN)
+            items = backlog.take(_TURN)
             settled = 0
             try:
                 for item in items:
@@ -159,7 +159,7 @@ class ZmqSender(ZmqHalf, Sender[T]):
                         break
                     settled += 1
             finally:
-                outbox.put_back(items[settled:])
+                backlog.put_back(items[settled:])
             if settled < len(items):
                 await self._send_one(end)
 
@@ -169,28 +169,28 @@ class ZmqSender(ZmqHalf, Sender[T]):
         if self._is_pub and not frames[0].startswith(self._subscribers.wanted):
             if self._subscribers.is_awaited:
                 return False
-            self._outbox.reject(item, "no_subscriber")
+            self._backlog.reject(item, "no_subscriber")
             return True
         if not end.wire.send_nowait(frames):
             return False
-        self._outbox.done(item)
+        self._backlog.done(item)
         return True
 
     async def _send_one(self, end: End) -> None:
         """Wait until the most urgent frame can go, and send it."""
-        unsent = self._outbox.take(1)
+        unsent = self._backlog.take(1)
         try:
             for item in unsent[:]:
                 frames = (item.options["topic"], item.payload) if self._framed else (item.payload,)
                 if self._is_pub and not await self._subscribers.wait_a_while(frames[0]):
                     unsent.clear()
-                    self._outbox.reject(item, "no_subscriber")
+                    self._backlog.reject(item, "no_subscriber")
                     return
                 await end.wire.send(frames)
                 unsent.clear()
-                self._outbox.done(item)
+                self._backlog.done(item)
         finally:
-            self._outbox.put_back(unsent)
+            self._backlog.put_back(unsent)
 
     async def _follow(self, end: End) -> None:
         """Follow who subscribes to what."""

@@ -102,16 +102,16 @@ class ConsoleSender(Sender[T]):
         assert self._output is not None
         self._output.check()
         while True:
-            if not self._outbox.waiting:
+            if not self._backlog.waiting:
                 self._link.up()
-            await self._outbox.wait()
+            await self._backlog.wait()
             await self._write(self._output)
             await asyncio.sleep(0)  # others have their turn, though memory never blocks
             self._link.up()
 
     async def _write(self, output: Output) -> None:
         """Write a batch. A line of which not all was written goes again, after an end for the first try."""
-        items = self._outbox.take(BATCH, BATCH_BYTES)
+        items = self._backlog.take(BATCH, BATCH_BYTES)
         lines = [self._line(item) for item in items]
         if self._is_torn:
             lines[0] = b"\n" + lines[0]
@@ -126,8 +126,8 @@ class ConsoleSender(Sender[T]):
             if done:
                 self._is_torn = done > (ends[whole - 1] if whole else 0)
             for item in items[:whole]:
-                self._outbox.done(item)
-            self._outbox.put_back(items[whole:])
+                self._backlog.done(item)
+            self._backlog.put_back(items[whole:])
 
     def _line(self, item: OutItem) -> bytes:
         topic = item.options.get("topic", "")

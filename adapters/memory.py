@@ -11,11 +11,11 @@ from weakref import WeakSet, WeakValueDictionary
 
 import attrs
 
+from nexus.adapters._backlog import SendOverflow
 from nexus.adapters._base import OnBad, Receiver, Sender
 from nexus.adapters._config import Config, option
 from nexus.adapters._endpoint import Adapter, Url
 from nexus.adapters._inbox import Overflow
-from nexus.adapters._outbox import SendOverflow
 from nexus.adapters._retry import Again
 from nexus.adapters.packing import Packer, Unpacker
 
@@ -89,23 +89,23 @@ class MemorySender(Sender[T]):
         self._topic = _Topic.of(self.config.topic)
 
     async def _run(self) -> None:
-        outbox, topic = self._outbox, self._topic
+        backlog, topic = self._backlog, self._topic
         while True:
             if not topic.receivers:
                 self._link.down("nobody receives the topic")
                 await topic.wait()
             self._link.up()
-            await outbox.wait()
-            items = outbox.take(64)
+            await backlog.wait()
+            items = backlog.take(64)
             try:
                 while items:
                     for receiver in list(topic.receivers):
                         await receiver.give(items[0].payload)
-                    outbox.done(items.pop(0))
+                    backlog.done(items.pop(0))
                     if not topic.receivers:
                         break
             finally:
-                outbox.put_back(items)
+                backlog.put_back(items)
 
 
 class MemoryReceiver(Receiver[T]):

@@ -158,17 +158,17 @@ class SerialSender(Sender[T]):
                 self._port = None
 
     async def _write(self, port: Port) -> None:
-        outbox, timeout = self._outbox, self.config.write_timeout
+        backlog, timeout = self._backlog, self.config.write_timeout
         items: list[OutItem] = []
         while True:
-            await outbox.wait()
-            items = outbox.take(4096, self._lot)
+            await backlog.wait()
+            items = backlog.take(4096, self._lot)
             try:
                 await port.write(b"".join(item.payload for item in items), timeout)
-                outbox.done_all(items)
+                backlog.done_all(items)
                 items = []
             finally:
-                outbox.put_back(items)
+                backlog.put_back(items)
             await port.drained(self._lot, timeout)
 
     async def _wind_down(self) -> None:

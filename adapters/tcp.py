@@ -198,19 +198,19 @@ class TcpSender(Sender[T]):
 
     async def _write(self, stream: Stream) -> None:
         """Write to one peer until the connection is over."""
-        outbox = self._outbox
+        backlog = self._backlog
         while not stream.is_over:
-            await outbox.wait()
-            items = outbox.take(BATCH, BATCH_BYTES)
+            await backlog.wait()
+            items = backlog.take(BATCH, BATCH_BYTES)
             try:
                 stream.write(b"".join([item.payload for item in items]))
                 await stream.drained()
-                outbox.done_all(items)
+                backlog.done_all(items)
                 items = []
             except ConnectionError:
                 return  # the session has seen it too
             finally:
-                outbox.put_back(items)
+                backlog.put_back(items)
             await asyncio.sleep(0)  # nothing above waits while the system takes all
 
     async def _serve(self, stream: Stream) -> None:
@@ -220,22 +220,22 @@ class TcpSender(Sender[T]):
 
     async def _broadcast(self) -> None:
         """Write to all peers there are; while there is none, frames wait."""
-        outbox, listener = self._outbox, self._listener
+        backlog, listener = self._backlog, self._listener
         while True:
             await listener.somebody()
-            await outbox.wait()
+            await backlog.wait()
             peers = [peer for peer in listener.peers if not peer.is_over]
-            items = outbox.take(BATCH, BATCH_BYTES) if peers else []
+            items = backlog.take(BATCH, BATCH_BYTES) if peers else []
             try:
                 data = b"".join([item.payload for item in items])
                 for peer in peers:
                     peer.write(data)
                 await self._wait_for(peers)
                 if not all(peer.is_over for peer in peers):
-                    outbox.done_all(items)
+                    backlog.done_all(items)
                     items = []
             finally:
-                outbox.put_back(items)
+                backlog.put_back(items)
             await asyncio.sleep(0)
 
     async def _wait_for(self, peers: list[Stream]) -> None:

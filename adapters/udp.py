@@ -91,7 +91,7 @@ class UdpSender(Sender[T]):
             loop.add_reader(sock.fileno(), self._listen, sock)
             self._link.up()
             while True:
-                await self._outbox.wait()
+                await self._backlog.wait()
                 await self._send(sock)
                 await asyncio.sleep(0)  # nothing above waits while the system takes all
         finally:
@@ -101,7 +101,7 @@ class UdpSender(Sender[T]):
             sock.close()
 
     async def _send(self, sock: socket.socket) -> None:
-        items = self._outbox.take(BATCH)
+        items = self._backlog.take(BATCH)
         try:
             while items:
                 try:
@@ -118,11 +118,11 @@ class UdpSender(Sender[T]):
                         continue
                     if exc.errno != errno.EMSGSIZE:
                         raise
-                    self._outbox.reject(items.pop(0), "size")
+                    self._backlog.reject(items.pop(0), "size")
                     continue
-                self._outbox.done(items.pop(0))
+                self._backlog.done(items.pop(0))
         finally:
-            self._outbox.put_back(items)
+            self._backlog.put_back(items)
         if self._quiet is None and not self._link.is_up:
             self._quiet = asyncio.get_running_loop().call_later(QUIET, self._heard_nothing)
 

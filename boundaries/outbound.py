@@ -20,7 +20,7 @@ class OutboundBoundary(EventConsumer, EventSource):
 
     ``nexus.add_handler("alarm", OutboundBoundary(open_sender("mqtt://host/alarms?qos=1")))``
 
-    Urgent events overtake: the sender's outbox has a lane for each priority, and each priority waits for
+    Urgent events overtake: the sender's backlog has a lane for each priority, and each priority waits for
     itself alone. Registered as a source as well (``nexus.register(boundary)``) the nexus starts the sender
     and, when its queue is drained, stops it, which sends what is accepted within the sender's
     `flush_timeout`. Not registered, the sender starts with its first event and whoever made it stops it.
@@ -62,7 +62,7 @@ class OutboundBoundary(EventConsumer, EventSource):
         self.name = name or sender.name
         self.left_out = 0
         self.confirm = confirm
-        # One at a time keeps the order where it is the outbox that takes them.
+        # One at a time keeps the order where it is the backlog that takes them.
         self.concurrency = concurrency if confirm else 1
         self._payload = payload
         self._topic = topic

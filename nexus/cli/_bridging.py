@@ -18,8 +18,8 @@ from nexus import (
     StopReport,
 )
 from nexus._stats import LatencyRecorder
+from nexus.adapters._backlog import MAX_LANES
 from nexus.adapters._base import Receiver, Sender
-from nexus.adapters._outbox import MAX_LANES
 from nexus.boundaries._pipeline import Source
 from nexus.boundaries.outbound import OutboundBoundary, Outgoing
 from nexus.cli._bucket import Bucket

@@ -57,7 +57,7 @@ class UdpPair:
 
     async def mend_link(self) -> None:
         """Open it at the same port, when what was sent meanwhile is gone."""
-        while any(sender.is_started and len(sender._outbox) for sender in self._senders):  # noqa: ASYNC110
+        while any(sender.is_started and len(sender._backlog) for sender in self._senders):  # noqa: ASYNC110
             await asyncio.sleep(0)
         self._open()
 

@@ -200,7 +200,7 @@ async def test_wrong_send_options_are_told(pair: Any) -> None:
     async with pair.sender() as sender:
         with pytest.raises((BadCall, ConfigError), match="colour"):
             await sender.send({"n": 1}, colour="red")
-        assert len(sender._outbox) == 0
+        assert len(sender._backlog) == 0
 
 
 async def test_what_cannot_be_packed_costs_itself_only(pair: Any) -> None:

@@ -176,7 +176,7 @@ async def test_a_frame_with_a_line_end_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS])
 async def test_a_failing_disk_is_announced_and_nothing_is_lost(tmp_path: Path, code: int) -> None:
-    """The link is down with the reason, `send` waits when the outbox is full, and all goes when it works."""
+    """The link is down with the reason, `send` waits when the backlog is full, and all goes when it works."""
     disk = FailingFolder(str(tmp_path))
     states: list[LinkState] = []
     async with sender(f"{tmp_path}/", disk=disk, maxsize=10) as target:

@@ -478,7 +478,7 @@ async def test_a_full_inbox_counts_what_it_drops() -> None:
 
 
 @virtual_time
-async def test_a_broken_link_keeps_the_outbox() -> None:
+async def test_a_broken_link_keeps_the_backlog() -> None:
     """What was sent while nobody was there goes when somebody is, the most urgent first."""
     config = MemoryConfig(topic="broken")
     async with MemorySender[int](config) as sender:

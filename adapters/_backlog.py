@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 
 from nexus.errors import BadCall, LinkDown, QueueFull
 
-__all__ = ["OutItem", "Outbox", "SendOverflow"]
+__all__ = ["OutItem", "Backlog", "SendOverflow"]
 
 SendOverflow: TypeAlias = Literal["block", "drop_oldest", "drop_newest", "fail"]
 """What happens when there is no room: `send` waits, an item is dropped and counted, or `send` raises."""
@@ -59,7 +59,7 @@ class _Lane:
                 return
 
 
-class Outbox:
+class Backlog:
     """The frames between whoever sends and a transport.
 
     The transport takes some, and says `done` when it has them for sure; what it took and could not send goes
@@ -265,7 +265,7 @@ class Outbox:
             self._add(self._lanes[item.priority], item, front=True)
 
     async def emptied(self) -> None:
-        """Wait until the transport has everything, or the outbox is closed."""
+        """Wait until the transport has everything, or the backlog is closed."""
         while self._held and self.closed is None:
             future = asyncio.get_running_loop().create_future()
             self._empty.append(future)
