@@ -3,7 +3,9 @@
 Nothing is asked of the transport but that some of what is sent arrives. So each frame of the link goes in one
 or more parts, and each part says of itself: a checksum, who sends it in which session, for whom it is meant,
 and which part of which frame it is. A session is what a connection is elsewhere: each side numbers its own,
-and answers to that of the other side; who finds that the other side has begun anew begins anew as well.
+and answers to that of the other side; who finds that the other side has begun anew begins anew as well. So
+does who finds that the transport's own connection was gone and is back: what was on its way is lost, and need
+not be waited for.
 """
 
 from __future__ import annotations
@@ -14,12 +16,14 @@ import secrets
 import struct
 import zlib
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, Final
 
 import attrs
 
 from nexus.adapters._base import Receiver, Sender
+from nexus.adapters._link import LinkState
 from nexus.adapters._wire import Wire
 from nexus.adapters.packing import bytes_packer, bytes_unpacker
 from nexus.boundaries.link._ends import FIRST
@@ -93,6 +97,20 @@ class AdapterDialler:
         self.stashed: bytes | None = None
         """What told the last session that the other side has begun anew; the next one begins with it."""
         self._sessions = 0
+        self._wire: AdapterWire | None = None
+        self._gone: set[int] = set()
+        """Which of the halves have lost their connection, and not yet got it back."""
+        sender.on_link(partial(self._moved, 0))
+        receiver.on_link(partial(self._moved, 1))
+
+    def _moved(self, place: int, state: LinkState) -> None:
+        """Let a session end when a half has its connection back."""
+        if state.state == "down":
+            self._gone.add(place)
+        elif state.state == "up" and place in self._gone:
+            self._gone.discard(place)
+            if self._wire is not None:
+                self._wire.outdate()
 
     async def dial(self) -> Wire:
         """Wait until the receiver is connected, and begin a session.
@@ -101,10 +119,11 @@ class AdapterDialler:
             OpenError: one of them cannot be opened on this machine.
             LinkDown: one of them has failed for good.
         """
-        await self.receiver.connected()
-        await self.sender.start()  # of a sender over UDP only sending tells whether somebody is there again
+        await self.sender.start()  # first: the other side's receiver may wait for it, as ours for theirs
+        await self.receiver.connected()  # of a sender over UDP only sending tells whether somebody is there
         self._sessions += 1
-        return AdapterWire(self, self._sessions)
+        self._wire = AdapterWire(self, self._sessions)
+        return self._wire
 
     async def aclose(self) -> None:
         """Stop both halves."""
@@ -125,17 +144,25 @@ class AdapterWire:
         self._number = 0
         self._room = dialler.sender.config.max_size - _HEAD.size  # type: ignore[attr-defined]
         self._unfinished: OrderedDict[int, _Parts] = OrderedDict()
+        self._reading: asyncio.Timeout | None = None
+        self._is_outdated = False
+        self._greetings: list[bytes] = []
+        """What was said first; said again to a side that cannot have heard it."""
+
+    def outdate(self) -> None:
+        """End the session: the transport has a new connection."""
+        self._is_outdated = True
+        if self._reading is not None and not self._reading.expired():
+            self._reading.reschedule(asyncio.get_running_loop().time())
 
     async def send(self, frames: Sequence[bytes]) -> None:
         """Send a message in as many parts as it takes; wait until the transport has them."""
         data = b"".join(frames)
-        self._number = (self._number + 1) % 2**32
-        places = range(0, max(len(data), 1), self._room)
-        for place, start in enumerate(places):
-            body = data[start : start + self._room]
-            part = Part(self._own, self._other, self._number, place, len(places), body)
+        if data[:1] in FIRST and data not in self._greetings:
+            self._greetings = [*self._greetings[-1:], data]
+        for part in self._parts(data):
             try:
-                await self._dialler.sender.deliver(part.pack())
+                await self._dialler.sender.deliver(part)
             except LinkDown:
                 if not self._dialler.sender.is_started:
                     raise
@@ -145,19 +172,32 @@ class AdapterWire:
         """Wait for messages of this session.
 
         Raises:
-            ConnectionError: the other side has begun anew, or the receiver has ended.
+            ConnectionError: the other side or the transport has begun anew, or the receiver has ended.
         """
         stashed, self._dialler.stashed = self._dialler.stashed, None
         if stashed is not None and (message := self._take(stashed)) is not None:
             return [[message]]
         while True:
             try:
-                items = await self._dialler.receiver.receive_many()
+                async with asyncio.timeout(0 if self._is_outdated else None) as self._reading:
+                    items = await self._dialler.receiver.receive_many()
+            except TimeoutError:
+                raise ConnectionResetError("the transport has a new connection") from None
             except EndOfData as exc:
                 raise ConnectionAbortedError(str(exc)) from exc
+            finally:
+                self._reading = None
             messages = [[found] for data, _ in items if (found := self._take(data)) is not None]
             if messages:
                 return messages
+
+    def _parts(self, data: bytes) -> Iterator[bytes]:
+        """Give the parts in which a frame goes."""
+        self._number = (self._number + 1) % 2**32
+        places = range(0, max(len(data), 1), self._room)
+        for place, start in enumerate(places):
+            body = data[start : start + self._room]
+            yield Part(self._own, self._other, self._number, place, len(places), body).pack()
 
     def close(self) -> None:
         """Do nothing: the other side learns of it by the next session, or by silence."""
@@ -182,6 +222,10 @@ class AdapterWire:
         if message is None or (not self._is_greeted and message[:1] not in FIRST):
             return None  # what overtook the hello comes again
         self._is_greeted = True
+        if part.target == (0, 0) and message[:1] in FIRST:
+            for greeting in self._greetings:  # it went before the other side could hear
+                for again in self._parts(greeting):
+                    self._dialler.sender.send_nowait(again)
         return message
 
     def _joined(self, part: Part) -> bytes | None:

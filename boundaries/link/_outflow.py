@@ -362,10 +362,17 @@ class Outflow:
         """The moment at which `frames` may have something though nobody called; infinity for none."""
         return min((lane.resend_at for lane in self._lanes.values()), default=INFINITY)
 
+    def hasten(self, now: float) -> None:
+        """Send again at once what is on its way: the other side is heard again after a silence."""
+        self._tries = 0
+        for lane in self._lanes.values():
+            if lane.flight:
+                lane.resend_at = now
+
     @property
     def is_stalled(self) -> bool:
-        """Whether events wait for credit, or for a connection."""
-        return any(lane.waiting or lane.behind for lane in self._lanes.values())
+        """Whether events wait to be accepted, for credit, or for a connection."""
+        return any(lane.flight or lane.waiting or lane.behind for lane in self._lanes.values())
 
     def _room(self, lane: _Lane) -> int:
         """Return how many bytes more may be on their way."""

@@ -33,6 +33,9 @@ from nexus.boundaries.outbox._receipts import Cursors, Track
 
 __all__ = ["Arrival", "LinkBroken", "LinkEnded", "LinkLimits", "Peer"]
 
+PROBES: Final = 4
+"""Small questions in the time of `LinkLimits.patience` to a side that accepts nothing: so it is known soon
+when a way is there again that was gone."""
 DEAD_AFTER: Final = 3
 """Heartbeats without a sign of life."""
 INFINITY: Final = float("inf")
@@ -209,6 +212,8 @@ class Peer:
         Raises:
             LinkBroken: it is no frame, or not one that may come now.
         """
+        if now - self._heard >= self.limits.patience / 2:
+            self.outflow.hasten(now)  # what was sent into the silence is likely lost
         self._heard = now
         try:
             frame = unpack(data)
@@ -235,7 +240,7 @@ class Peer:
                     raise LinkBroken(
                         "the other side has had numbers that were never given: the outbox is an old copy"
                     )
-                self._again = now + self.limits.patience
+                self._again = now + self.limits.patience / PROBES
             case Ping(data=question):
                 self._reply(pack(Pong(question)))
                 self._inflow.tell_all()
@@ -265,7 +270,7 @@ class Peer:
         self._replies = []
         if self.hello is None or self._inflow is None:
             if now >= self._again:
-                self._again = now + self.limits.patience
+                self._again = now + self.limits.patience / PROBES
                 self._said = now
                 yield pack(self._own_hello())
             return
@@ -274,11 +279,11 @@ class Peer:
             yield pack(found)
         yield from self.outflow.frames(now)
         if not self.outflow.is_stalled:
-            self._again = now + self.limits.patience
+            self._again = now + self.limits.patience / PROBES
         silent = min(now - self._heard, now - self._asked) >= self.limits.heartbeat
         if silent or now >= self._again:  # a grant may have been lost
             self._asked = now
-            self._again = now + self.limits.patience
+            self._again = now + self.limits.patience / PROBES
             yield pack(Ping(secrets.token_bytes(8)))
 
     def check(self, now: float) -> None:

@@ -14,6 +14,7 @@ from real import free_port
 from nexus.adapters.memory import MemoryConfig, MemoryReceiver, MemorySender
 from nexus.adapters.mqtt import MqttConfig, MqttReceiver, MqttSender
 from nexus.adapters.serial import SerialConfig, SerialReceiver, SerialSender
+from nexus.adapters.tcp import TcpConfig, TcpReceiver, TcpSender
 from nexus.adapters.udp import UdpConfig, UdpReceiver, UdpSender
 from nexus.boundaries.link import Link
 from nexus.boundaries.link._adapters import Part
@@ -116,3 +117,52 @@ def test_a_damaged_part_is_none(place: int) -> None:
     assert Part.unpack(bytes(data)) == part
     data[place] ^= 0x10
     assert Part.unpack(bytes(data)) is None
+
+
+@virtual_time
+async def test_a_link_that_was_just_closed_can_be_started() -> None:
+    """Closed and started in one breath it runs, and what it held goes."""
+    one, other = memory("a", "b", limits=HASTE), memory("b", "a", limits=HASTE)
+    async with sides(one, other) as it:
+        await it.give(range(COUNT))
+        other.close()
+        await other.start()
+        await it.across()
+        it.check(COUNT)
+
+
+@virtual_time
+@pytest.mark.parametrize("token", ["", "a secret"])
+async def test_a_transport_that_is_back_has_a_new_session(token: str) -> None:
+    """Nobody waits for what may be lost with the old connection of the transport: the link begins anew."""
+    links = [memory(*topics, token=token) for topics in (("a", "b"), ("b", "a"))]
+    async with sides(*links) as it:
+        halves = [half for link in links for half in (link._dialler.sender, link._dialler.receiver)]  # type: ignore[union-attr]
+        for number in range(10):
+            await it.give(range(number * 100, (number + 1) * 100))
+            for half in halves:
+                half._link.down("as if it were")
+            await asyncio.sleep(0.1)
+            began = asyncio.get_running_loop().time()
+            for half in halves:
+                half._link.up()
+                await asyncio.sleep(0.003)
+            await it.across()
+            assert asyncio.get_running_loop().time() - began < 0.6
+        it.check(1000)
+        assert all(link.link.ups > 10 for link in links)
+
+
+async def test_two_listening_halves_find_each_other() -> None:
+    """Each side's receiver listens, and is connected when the other side's sender has started."""
+    ports = [free_port() for _ in range(2)]
+
+    def end(there: int, here: int) -> Link:
+        sender = TcpSender[Any](TcpConfig(host="127.0.0.1", port=there, frame="length"))
+        receiver = TcpReceiver[Any](TcpConfig(host="127.0.0.1", port=here, frame="length", listen=True))
+        return Link.over_adapters(sender, receiver)
+
+    async with sides(end(*ports), end(*reversed(ports))) as it:
+        await it.give(range(COUNT))
+        await it.across()
+        it.check(COUNT)
