@@ -12,7 +12,7 @@ from link_sides import Sides, sides
 
 WAIT = 60.0
 SHORT = ("tcp", "mqtt-0", "udp")
-"""Those that the short form tries."""
+"""Those that are always tried; the others with `-m slow`."""
 
 
 async def first_events(it: Sides, began: float) -> list[float]:
@@ -60,11 +60,11 @@ async def killed_again_and_again(
     return back
 
 
-@pytest.mark.parametrize("name", CARRIERS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in SHORT else pytest.mark.slow) for name in CARRIERS]
+)
 async def test_killed_carriers(name: str, form: Any, figures: Any, tmp_path: Path) -> None:
     """Whatever is killed in between, all events come once and in order, and soon after it is back."""
-    if not form.is_long and name not in SHORT:
-        pytest.skip("tried by the long form alone")
     asyncio.get_running_loop().set_debug(False)
     kills, count = form.size(3, 50), form.size(9_999, 99_900)
     async with CARRIERS[name]({}, tmp_path) as carrier:
