@@ -99,7 +99,7 @@ class Page:
         """Execute Python, with the page's own line numbers; return what it printed."""
         code = compile("\n" * (block.line - 1) + block.text, self.path, "exec")
         before = set(self.namespace)
-        with contextlib.redirect_stdout(io.StringIO()) as out:
+        with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.chdir(self.folder):
             exec(code, self.namespace)
             for name in self.namespace.keys() - before:
                 if name.startswith("test_"):
