@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import zmq.asyncio
+from spill_memory import SpillMemory
 
 import nexus
 from nexus import AsyncEventNexus, Event, errors
@@ -32,6 +33,19 @@ def made(*payloads: Any, type: str = "a", priority: int = 0) -> list[Event[Any]]
 async def slow(event: Event[Any]) -> None:
     """Take as many seconds as the payload says."""
     await asyncio.sleep(event.payload)
+
+
+def spilling(store: nexus.SpillStore) -> tuple[AsyncEventNexus, Recorder]:
+    """Make a nexus with a lane of two that spills, and a handler that takes a second."""
+    domain, recorder = AsyncEventNexus(maxsize=2), Recorder()
+
+    async def handle(event: Event[Any], queue: nexus.SecondaryQueue) -> None:
+        await asyncio.sleep(1)
+        await recorder.handle(event, queue)
+
+    domain.add_handler("a", handle)
+    domain.set_policy("a", nexus.Spill(store))
+    return domain, recorder
 
 
 def failing(event: Event[Any]) -> None:
@@ -100,6 +114,45 @@ async def test_what_a_policy_drops_is_counted_by_reason() -> None:
     drops = {type_: counts.drops for type_, counts in domain.stats().types.items()}
     assert drops == {"a": {"drop_oldest": 1}, "b": {"drop_newest": 1}, "c": {"replaced": 2}}
     assert_ledger_balanced(domain, ingested=9, handled=5, dropped=4)
+
+
+@virtual_time
+async def test_a_full_lane_spills_and_loses_nothing() -> None:
+    """Nobody waits, and what was on the disk is handled in its order."""
+    domain, recorder = spilling(SpillMemory())
+    async with domain:
+        await domain.ingest_many(made(*range(100)))
+        assert asyncio.get_running_loop().time() == 0
+        assert domain.stats().spilled == {0: 98}
+        await domain.drained()
+    assert recorder.payloads == list(range(100))
+    assert_ledger_balanced(domain, ingested=100, handled=100)
+
+
+@virtual_time
+async def test_what_is_on_the_disk_delays_nothing_urgent() -> None:
+    """An urgent event waits for the handler that runs now and for no other."""
+    domain, recorder = spilling(SpillMemory())
+    async with domain:
+        await domain.ingest_many(made(*range(100)))
+        await asyncio.sleep(10.5)
+        await domain.ingest_many(made("urgent", priority=-1))
+        await domain.drained()
+    assert recorder.payloads[11] == "urgent"
+
+
+@virtual_time
+async def test_a_full_disk_holds_the_giver_back() -> None:
+    """Where the disk takes no more, or takes this event not at all, the policy is to block."""
+    domain, recorder = spilling(SpillMemory(most=5))
+    async with domain:
+        await domain.ingest_many(made(*range(7)))
+        with pytest.raises(errors.QueueFull):
+            domain.ingest_nowait(made("no")[0])
+        await domain.ingest_many(made(*range(7, 20)))
+        assert asyncio.get_running_loop().time() > 10
+        await domain.drained()
+    assert recorder.payloads == list(range(20))
 
 
 @virtual_time
@@ -206,6 +259,18 @@ async def test_a_late_event_expires() -> None:
 
 
 @virtual_time
+async def test_a_late_event_expires_on_the_disk() -> None:
+    """A deadline goes on on the disk."""
+    domain, recorder = spilling(SpillMemory())
+    async with domain:
+        await domain.ingest_many(made(*range(10)))
+        await domain.ingest(Event(10, "a", 0, 10, deadline=5.0))
+        await domain.drained()
+    assert recorder.payloads == list(range(10))
+    assert_ledger_balanced(domain, handled=10, expired=1)
+
+
+@virtual_time
 async def test_a_deadline_does_not_stop_a_handler() -> None:
     """A deadline is looked at before the handler, not during it."""
     domain = AsyncEventNexus()
@@ -288,6 +353,27 @@ async def test_a_stop_cut_short_reports_the_rest() -> None:
     report = await domain.stop(grace=1.5)
     assert [event.payload for event in report.remaining] == [2.0, 3.0]
     assert_ledger_balanced(report.stats, handled=1, queued=2)
+
+
+@virtual_time
+async def test_a_stop_leaves_the_disk_as_it_is() -> None:
+    """What is on the disk at a stop stays there, and comes first at the next start."""
+    store = SpillMemory()
+    domain, before = spilling(store)
+    async with domain:
+        await domain.ingest_many(made(*range(20)))
+        await asyncio.sleep(2.5)
+        report = await domain.stop()
+    assert (report.spilled, report.remaining, report.stats.queued) == (
+        20 - len(before.events),
+        (),
+        report.spilled,
+    )
+    domain, after = spilling(store)
+    async with domain:
+        await domain.ingest_many(made("new"))
+        await domain.drained()
+    assert [*before.payloads, *after.payloads] == [*range(20), "new"]
 
 
 @virtual_time
@@ -612,3 +698,53 @@ def test_a_killed_process_takes_its_queue_along() -> None:
         [sys.executable, "-u", "-c", KILLED], stdout=subprocess.PIPE, text=True, timeout=30, check=False
     )
     assert (done.returncode, done.stdout) == (-9, "handled 1\n")
+
+
+KILLED_SPILLING = """
+import asyncio, os, sys, nexus
+from nexus.boundaries.outbox import SpillFile
+
+async def main():
+    domain, file, is_first = nexus.AsyncEventNexus(maxsize=2), SpillFile(sys.argv[1]), len(sys.argv) > 2
+
+    async def handle(event):
+        print(event.payload)
+        if is_first:
+            if event.payload == 0:
+                await file.durable()
+            if event.payload == 5:
+                os.kill(os.getpid(), 9)
+
+    domain.add_handler("a", handle)
+    domain.set_policy("a", nexus.Spill(file))
+    async with domain:
+        if is_first:
+            await domain.ingest_many(domain.create_event(number, event_type="a") for number in range(100))
+        await domain.drained()
+
+asyncio.run(main())
+"""
+
+
+def test_a_killed_process_leaves_the_disk_as_it_is(tmp_path: Path) -> None:
+    """What was safe is handled by the next process, and the event that was being handled comes again."""
+    found = []
+    for words in (["first"], []):
+        command = [sys.executable, "-u", "-c", KILLED_SPILLING, str(tmp_path / "spilled"), *words]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=30, check=False)
+        found.append((done.returncode, [int(line) for line in done.stdout.split()]))
+    assert found == [(-9, [0, 1, 2, 3, 4, 5]), (0, [*range(found[1][1][0], 100)])]
+    assert 2 <= found[1][1][0] <= 5
+
+
+@virtual_time
+async def test_a_damaged_event_costs_itself() -> None:
+    """What cannot be read is dropped and counted, and nothing else."""
+    store = SpillMemory()
+    domain, recorder = spilling(store)
+    async with domain:
+        await domain.ingest_many(made(*range(10)))
+        store.damage("a", 0, 3)
+        await domain.drained()
+        assert domain.stats().types["a"].drops == {"damaged": 1}
+    assert recorder.payloads == [0, 1, 2, 3, 5, 6, 7, 8, 9]
