@@ -18,6 +18,7 @@ from nexus.boundaries.outbox._salvage import finish, is_ours, salvage
 from nexus.boundaries.outbox._schema import (
     APPLICATION,
     PAGE,
+    TABLES,
     VERSION,
     Broken,
     Busy,
@@ -142,6 +143,41 @@ class Store:
             self._shut()
             raise OutboxInUse(f"{self.path} is in use; one outbox at a time has a file") from exc
 
+    def look(self) -> None:
+        """Open a file that is there, as it is: nothing is made, repaired or counted.
+
+        Raises:
+            OutboxInUse, NoOutbox: see `open`.
+            Broken: it is damaged.
+            Trouble: the disk does not let it.
+        """
+        if self._files.identity(self.path) is None:
+            raise NoOutbox(f"there is no outbox at {self.path}")
+        try:
+            self._open(look=True)
+        except Broken as exc:
+            if not is_ours(self.path, self._files):
+                raise NoOutbox(f"{self.path} is no outbox: {exc}") from exc
+            raise
+        except Busy as exc:
+            raise OutboxInUse(f"{self.path} is in use; stop the program that has it") from exc
+
+    @property
+    def connection(self) -> Connection:
+        """The open database.
+
+        Raises:
+            Trouble: it is closed.
+        """
+        if self._con is None:
+            raise Trouble("the file is not open")
+        return self._con
+
+    def save_lane(self, key: Key) -> None:
+        """Write how far a lane is; within a transaction."""
+        lane = self.lanes[key]
+        save_lane(self.connection, self.meta["epoch"], *key, lane.accepted, lane.last)
+
     def close(self) -> None:
         """Close the file; may be called twice."""
         self._shut()
@@ -245,7 +281,7 @@ class Store:
         if lane is None or not lane.accepted < first <= lane.last:
             return rows
         size = 0
-        for start, group in self._groups(stream, priority, first):
+        for start, group in self.groups(stream, priority, first):
             missing = min(start - first - len(rows), most_rows - len(rows))
             rows.extend([TOMBSTONE] * missing)
             for row in group[max(0, first + len(rows) - start) :]:
@@ -272,7 +308,7 @@ class Store:
             for (stream, priority), lane in self.lanes.items():
                 number = 1
                 start = seed(meta["epoch"], stream, priority)
-                for first, rows in self._groups(stream, priority, lane.accepted + 1):
+                for first, rows in self.groups(stream, priority, lane.accepted + 1):
                     kept = rows[max(0, lane.accepted + 1 - first) :]
                     self._con.execute(
                         "DELETE FROM groups WHERE stream=? AND priority=? AND first=?",
@@ -304,22 +340,29 @@ class Store:
 
     # Opening
 
-    def _open(self) -> None:
+    def _open(self, *, look: bool = False) -> None:
         try:
-            finish(self.path, self._files)
-            self._files.create(self.path)
+            if not look:
+                finish(self.path, self._files)
+                self._files.create(self.path)
             if 0 < self._files.size(self.path) < 512:
                 raise Broken("it is shorter than any database")  # SQLite would begin a new one in it
             log = self._files.size(f"{self.path}-wal")
-            self._con = self._connected()
+            self._con, is_new = self._connected(look)
             if log:
                 # What a process wrote that died may not have reached the disk, and is about to be believed.
                 self._rewrite_log()
                 self._shut()
-                self._con = self._connected()
+                self._con, is_new = self._connected(look)
             self._identity = self._files.identity(self.path)
-            self._begin(self._con)
+            if is_new:
+                meta = {"source": secrets.token_hex(16), "epoch": 1, "generation": 0, "marks": 0, "lanes": 0}
+                self._con.execute("BEGIN IMMEDIATE")
+                create(self._con, meta)
+                self._con.execute("COMMIT")
             self._load(self._con)
+            if look:
+                return
             self.meta["generation"] += 1
             self._con.execute("BEGIN IMMEDIATE")
             save_meta(self._con, self.meta)
@@ -336,11 +379,12 @@ class Store:
                 found = Broken("the header says that the file is for newer programs")
             raise found from exc
 
-    def _connected(self) -> Connection:
+    def _connected(self, look: bool) -> tuple[Connection, bool]:
         con = self._connect(self.path)
         try:
+            list(con.execute("PRAGMA locking_mode=EXCLUSIVE"))
+            is_new = self._refuse(con, look=look)
             for pragma in (
-                "locking_mode=EXCLUSIVE",
                 f"page_size={PAGE}",
                 "cell_size_check=ON",
                 "trusted_schema=OFF",
@@ -353,20 +397,17 @@ class Store:
         except BaseException:
             con.close()
             raise
-        return con
+        return con, is_new
 
-    def _begin(self, con: Connection) -> None:
-        """Make the tables of a new file; refuse one that holds something else."""
+    def _refuse(self, con: Connection, *, look: bool) -> bool:
+        """Refuse a file that holds something else, before it is changed; tell whether it is new."""
         names = {name for (name,) in con.execute("SELECT name FROM sqlite_master WHERE type='table'")}
         kind, version = _one(con, "PRAGMA application_id")[0], _one(con, "PRAGMA user_version")[0]
         if not names and kind in (0, APPLICATION):
-            con.execute("BEGIN IMMEDIATE")
-            create(
-                con, {"source": secrets.token_hex(16), "epoch": 1, "generation": 0, "marks": 0, "lanes": 0}
-            )
-            con.execute("COMMIT")
-            return
-        if kind != APPLICATION and not {"outbox", "lanes", "groups", "cursors"} <= names:
+            if look:
+                raise NoOutbox(f"{self.path} is empty: no outbox was made of it yet")
+            return True
+        if kind != APPLICATION and not TABLES.keys() <= names:
             raise NoOutbox(f"{self.path} is another program's database; give another path")
         # Both say so: it is no damage.
         if version > VERSION and _one(con, "SELECT version FROM outbox")[0] == version:
@@ -376,6 +417,7 @@ class Store:
             )
         if kind != APPLICATION or version != VERSION:
             raise Broken("the header is not what it was")
+        return False
 
     def _load(self, con: Connection) -> None:
         """Read everything but the rows, and check it."""
@@ -417,7 +459,7 @@ class Store:
                 raise Broken("rows without a lane")
             found.add((stream, priority))
             # The last group says how far the lane goes: it is believed only if its rows are whole.
-            for _ in self._groups(stream, priority, start):
+            for _ in self.groups(stream, priority, start):
                 pass
             lane.last, lane.bytes = max(lane.last, end - 1), size
             if end - max(first, lane.accepted + 1) > count or first > lane.accepted + 1 or end <= lane.last:
@@ -429,14 +471,14 @@ class Store:
 
     def _holes(self, stream: str, priority: int, lane: Lane) -> Iterator[OutboxDamaged]:
         number = lane.accepted + 1
-        for first, rows in self._groups(stream, priority, number):
+        for first, rows in self.groups(stream, priority, number):
             if first > number:
                 yield OutboxDamaged(stream, priority, number, first - 1)
             number = max(number, first + len(rows))
         if number <= lane.last:
             yield OutboxDamaged(stream, priority, number, lane.last)
 
-    def _groups(self, stream: str, priority: int, number: int) -> Iterator[tuple[int, list[bytes]]]:
+    def groups(self, stream: str, priority: int, number: int) -> Iterator[tuple[int, list[bytes]]]:
         """Give the groups of a lane from the one that holds a number, with the number of their first row."""
         con = self._con
         if con is None:

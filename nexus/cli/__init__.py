@@ -12,6 +12,7 @@ MODULES = {
     "bridge": "nexus.cli._bridge",
     "demo": "nexus.cli.demo",
     "graph": "nexus.cli._graph",
+    "outbox": "nexus.cli._outbox",
     "record": "nexus.cli._record",
     "replay": "nexus.cli._replay",
     "run": "nexus.cli._run",
