@@ -20,7 +20,7 @@ __all__ = [
     "OutboxState",
 ]
 
-Condition: TypeAlias = Literal["closed", "open", "failing", "full"]
+Condition: TypeAlias = Literal["closed", "standby", "open", "failing", "full"]
 
 
 class Connection(Protocol):
@@ -85,9 +85,10 @@ class OutboxState:
     """How an outbox is at one moment."""
 
     condition: Condition = "closed"
-    """``failing`` while the disk does not take what waits, ``full`` while there is no room."""
+    """``standby`` while another process has the file, ``failing`` while the disk does not take what waits,
+    ``full`` while there is no room."""
     reason: str = ""
-    """Why it is failing or full; empty otherwise."""
+    """Why it stands by, is failing or full; empty otherwise."""
     pending_rows: int = 0
     """Rows that wait to be stored."""
     pending_bytes: int = 0
@@ -100,6 +101,8 @@ class OutboxState:
     """Rows that were lost to damage, are not accepted yet, and whose numbers are known."""
     set_aside: tuple[str, ...] = ()
     """Paths of damaged files that were kept."""
+    taken_over: str = ""
+    """What became of the process from which it was taken over; empty if nobody had it."""
 
     def __str__(self) -> str:
         return f"{self.condition}: {self.reason}" if self.reason else self.condition

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import math
 import os
 from collections.abc import Awaitable, Callable
 from typing import Any, Literal, Protocol, TypeVar
@@ -14,8 +15,9 @@ import attrs
 from nexus.adapters._retry import Retry, Waits
 from nexus.adapters._thread import Worker
 from nexus.boundaries.outbox._files import Files
-from nexus.boundaries.outbox._kinds import Condition, Cursor, LaneContents, OutboxState
+from nexus.boundaries.outbox._kinds import Condition, Cursor, LaneContents, OutboxInUse, OutboxState
 from nexus.boundaries.outbox._schema import Broken, Connect, Trouble, connect
+from nexus.boundaries.outbox._standby import Standby
 from nexus.boundaries.outbox._store import Batch, Effect, Key, Store
 from nexus.errors import BadCall, ConfigError, OpenError, QueueFull
 
@@ -31,6 +33,8 @@ PATIENCE = 5.0
 """Seconds that closing waits for what is not stored yet."""
 PENDING = 2**24
 """Bytes that may wait to be stored."""
+LEAST_TAKEOVER = 0.1
+"""Seconds within which a process may be asked for signs of life; a busy one gives them later at times."""
 ROW_HEAD = 8
 """Bytes that a row takes beside itself."""
 
@@ -65,6 +69,9 @@ class Outbox:
         max_bytes: of rows that are stored or wait for it, more than 0.
         synchronous: ``full`` survives a power cut; ``normal`` survives the death of the process, and may lose
             what was stored last in a power cut.
+        takeover_after: lets processes of one machine share the file, if all of them give this: one has it,
+            and `open` of the others waits until that one closes it or ends. If its event loop stands still
+            for so many seconds, at least 0.1, **another of them kills it**. None for no such thing.
         connect: opens the database; for tests.
         run: does what blocks; None for a thread of its own.
         files: what is done beside SQLite; for tests.
@@ -80,6 +87,7 @@ class Outbox:
         *,
         max_bytes: int = 2**30,
         synchronous: Literal["full", "normal"] = "full",
+        takeover_after: float | None = None,
         connect: Connect = connect,
         run: Run | None = None,
         files: Files | None = None,
@@ -91,7 +99,14 @@ class Outbox:
             raise ConfigError(f"max_bytes: found {max_bytes!r}, allowed: more than 0")
         if synchronous not in ("full", "normal"):
             raise ConfigError(f"synchronous: found {synchronous!r}, allowed: full or normal")
+        if takeover_after is not None and not LEAST_TAKEOVER <= takeover_after < math.inf:
+            raise ConfigError(
+                f"takeover_after: found {takeover_after!r}, allowed: None, or seconds, {LEAST_TAKEOVER} at least"
+            )
         self.max_bytes = max_bytes
+        self.takeover_after = takeover_after
+        self._standby = Standby(self.path, takeover_after) if takeover_after is not None else None
+        self._taken_over = ""
         self.synchronous = synchronous
         self._store = Store(os.path.abspath(self.path), synchronous, connect, files)
         self._worker = Worker(f"outbox[{os.path.basename(self.path)}]")
@@ -117,26 +132,36 @@ class Outbox:
 
     # Its life
 
-    async def open(self, *, create: bool = True) -> None:
+    async def open(self, *, create: bool = True, wait: bool = True) -> None:
         """Open the file and start; if it is open, count one more who uses it.
+
+        With `takeover_after` this waits while another process has the file; see there. Cancelled, it does so
+        no more.
 
         Args:
             create: whether a missing file is made.
+            wait: False for `OutboxInUse` instead of waiting.
 
         Raises:
             OutboxInUse: another outbox has the file.
             NoOutbox: it is something else, was made by a newer version, or is missing and not to be made.
             OpenError: the disk does not let it.
         """
+        if not wait and self._condition == "standby":
+            raise OutboxInUse(f"{self.path}: {self._reason}")
         async with self._lock:
             if self._task is not None:
                 self._users += 1
                 return
             try:
-                await self._run(lambda: self._store.open(create=create))
+                self._taken_over = await self._acquire(create, wait)
             except BaseException as exc:
+                if isinstance(exc, asyncio.CancelledError):
+                    self._worker.submit(self._store.close)  # it may be open all the same
                 self._worker.shutdown()
-                if isinstance(exc, Trouble | Broken):
+                if self._condition == "standby":
+                    self._tell("closed")
+                if isinstance(exc, Trouble | Broken | OSError) and not isinstance(exc, OpenError):
                     raise OpenError(f"the outbox {self.path} cannot be opened: {exc}") from exc
                 raise
             self._tails = {key: Tail(lane.last) for key, lane in self._store.lanes.items()}
@@ -147,7 +172,22 @@ class Outbox:
             self._task = asyncio.get_running_loop().create_task(
                 self._write(), name=f"outbox[{self.path}].write"
             )
+        if self._taken_over:
+            logger.warning("%s: taken over: %s", self.path, self._taken_over)
         self._tell("open")
+
+    async def _acquire(self, create: bool, wait: bool) -> str:
+        """Open the file once this process may; return from whom it was taken over."""
+
+        async def opened() -> None:
+            await self._run(lambda: self._store.open(create=create))
+
+        if self._standby is None:
+            await opened()
+            return ""
+        return await self._standby.acquire(
+            opened, wait=wait, waiting=functools.partial(self._tell, "standby")
+        )
 
     async def aclose(self) -> None:
         """Commit what waits, for up to 5 seconds, and close, if nobody else has opened it; may be repeated.
@@ -178,9 +218,13 @@ class Outbox:
             _call(effect.done, OpenError(f"the outbox {self.path} was closed: {self._reason or 'too slow'}"))
         try:
             await asyncio.wait_for(self._run(self._store.close), PATIENCE)
+            if self._standby is not None:
+                await self._standby.release()
         except TimeoutError:
             logger.warning("%s: the disk does not answer; left open", self.path)
         finally:
+            if self._standby is not None:
+                self._standby.drop(behind=self._worker)
             self._worker.shutdown()
             self._pending_rows = self._size = 0
             self._tell("closed")
@@ -225,6 +269,7 @@ class Outbox:
             commits=self._commits,
             damaged=self._store.damaged,
             set_aside=tuple(self._store.set_aside),
+            taken_over=self._taken_over,
         )
 
     def on_state(self, listener: Callable[[OutboxState], object]) -> None:
