@@ -38,7 +38,19 @@ PEERS = (
     "heisskleber",
     "aiomqtt",
 )
-MODULES = ("dispatch", "urgent", "memory", "timers", "zmq", "zmq_adapter", "serial", "mqtt", "tcp", "link")
+MODULES = (
+    "dispatch",
+    "urgent",
+    "memory",
+    "timers",
+    "zmq",
+    "zmq_adapter",
+    "serial",
+    "mqtt",
+    "tcp",
+    "link",
+    "outbox",
+)
 WORKER_TIMEOUT = 120.0
 
 
