@@ -1,13 +1,13 @@
 """Rows of 200 to 250 bytes to the disk: through an outbox, and as plain SQLite stores them.
 
-*rate*: rows a second that are durable. The outbox gets rows from the event loop as fast as it has room, 100 in
-a turn, and says after each turn when they are safe; the loop goes on meanwhile, which is the point. SQLite gets
-the same rows in transactions of 100, with `executemany`, a write-ahead log and ``synchronous=FULL``, and the loop
-would stand still.
+*rate*: rows a second that are durable. The outbox gets rows from the event loop as fast as it has room, 100
+in a turn, and says after each turn when they are safe; the loop goes on meanwhile, which is the point. SQLite
+gets the same rows in transactions of 100, with `executemany`, a write-ahead log and ``synchronous=FULL``, and
+the loop would stand still.
 
-*lone*: how long one row waits until it is durable, with 1 ms of nothing after each; against a write of the same
-size to a plain file and its `fsync`. Both are the disk's; the outbox has a thread and a log on the way. *Bound*
-is what is promised: for the outbox its p99, for the plain file 4 times its p99 plus 2 ms.
+*lone*: how long one row waits until it is durable, with 1 ms of nothing after each; against a write of the
+same size to a plain file and its `fsync`. Both are the disk's; the outbox has a thread and a log on the way.
+*Bound* is what is promised: for the outbox its p99, for the plain file 4 times its p99 plus 2 ms.
 
 The folder is in the working directory: what is measured is the disk under it.
 """
