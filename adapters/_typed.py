@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import uuid
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
@@ -15,7 +17,7 @@ from nexus.adapters._json_packing import JSONPacker, JSONUnpacker
 from nexus.adapters._safe import printable, why
 from nexus.errors import ConfigError, PackerError, UnpackerError
 
-__all__ = ["TypedPacker", "TypedUnpacker"]
+__all__ = ["TypedPacker", "TypedUnpacker", "faults_of", "strict_converter"]
 
 T = TypeVar("T")
 
@@ -43,7 +45,7 @@ class TypedPacker(Generic[T]):
         self, cls: type[T], base: Callable[[Any], bytes] | None = None, *, converter: Any = None
     ) -> None:
         self._base = JSONPacker() if base is None else base
-        self._converter = _strict() if converter is None else converter
+        self._converter = strict_converter() if converter is None else converter
         self._cls = cls
 
     def __repr__(self) -> str:
@@ -84,7 +86,7 @@ class TypedUnpacker(Generic[T]):
         converter: Any = None,
     ) -> None:
         self._base = JSONUnpacker() if base is None else base
-        self._converter = _strict() if converter is None else converter
+        self._converter = strict_converter() if converter is None else converter
         self._cls = cls
         try:
             self._converter.get_structure_hook(cls)
@@ -101,14 +103,14 @@ class TypedUnpacker(Generic[T]):
         except UnpackerError:
             raise
         except Exception as exc:
-            raise UnpackerError(payload, f"not {_name(self._cls)}: {_faults(exc)}") from exc
+            raise UnpackerError(payload, f"not {_name(self._cls)}: {faults_of(exc)}") from exc
 
 
 def _name(cls: object) -> str:
     return cls.__qualname__ if isinstance(cls, type) else str(cls)
 
 
-def _faults(exc: Exception) -> str:
+def faults_of(exc: Exception) -> str:
     """List what is wrong, each with its place."""
     try:
         faults = cattrs.transform_error(exc, format_exception=_fault)
@@ -128,14 +130,30 @@ def _fault(exc: BaseException, kind: type | None) -> str:
     return str(cattrs.v.format_exception(exc, kind))
 
 
-def _strict() -> Any:
-    """Make a converter that changes nothing on the way."""
+def strict_converter() -> Any:
+    """Make a converter that changes nothing on the way.
+
+    Raises:
+        ConfigError: the package cattrs is not there.
+    """
     if cattrs is None:
         raise ConfigError("typed data needs the package cattrs: pip install 'event-nexus[cattrs]'")
     converter = json.make_converter(forbid_extra_keys=True)
     for kind in (int, float, str, bool):
         converter.register_structure_hook(kind, _exactly(kind))
+    for other, read in ((uuid.UUID, uuid.UUID), (datetime.time, datetime.time.fromisoformat)):
+        converter.register_structure_hook(other, _of_text(read))
+        converter.register_unstructure_hook(other, str)
     return converter
+
+
+def _of_text(read: Callable[[str], Any]) -> Callable[[Any, Any], Any]:
+    def structure(value: Any, wanted: Any) -> Any:
+        if type(value) is not str:
+            raise _NotExactly(f"{_name(wanted)} is expected as text, not {type(value).__name__}")
+        return read(value)
+
+    return structure
 
 
 class _NotExactly(TypeError):

@@ -66,7 +66,8 @@ class Link(EventConsumer, EventProducer):
         name: of this end, by which the other one knows it again, also in another process; None for one that
             is made up.
         limits: bounds and timing.
-        types: classes of named events that arrive as what they were.
+        types: classes of named events that arrive as what they were, and their payloads as objects of their
+            class; cattrs makes those that are more than a flat class of attrs.
         token: a secret that both sides must know, and that never goes over the wire; empty for none.
         accept: types of events that the other side may send, classes of named events included; None for all.
             Answers to `request` may always come.
@@ -78,7 +79,7 @@ class Link(EventConsumer, EventProducer):
             ``at_least_once`` without one.
 
     Raises:
-        ConfigError: delivery, outbox and name do not go together.
+        ConfigError: delivery, outbox and name do not go together; or a payload needs the package cattrs.
     """
 
     lanewise = True

@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-import attrs
 import orjson
 
 from nexus import Event, EventMeta, NamedEvent, event_type_of
 from nexus._event import make_event
+from nexus.adapters._safe import why
 from nexus.adapters.packing import json_packer
+from nexus.boundaries._payloads import maker_of
 from nexus.boundaries.link._frames import BadLinkFrame, check_row
 from nexus.errors import BadEvent, PackerError
 
@@ -47,10 +48,14 @@ class Rows:
 
     Args:
         types: the classes of named events that come back as what they were; others come as plain events.
+
+    Raises:
+        ConfigError: the payload of one of them needs the package cattrs, which is not there.
     """
 
     def __init__(self, types: Iterable[type[NamedEvent[Any]]] = ()) -> None:
         self._classes: Mapping[int | str, type[NamedEvent[Any]]] = {event_type_of(cls): cls for cls in types}
+        self._makers = {type_: make for type_, cls in self._classes.items() if (make := maker_of(cls))}
         self.epoch = 0.0
         """Seconds by which the clock that goes over the wire shows more than the own one."""
 
@@ -108,13 +113,12 @@ class Rows:
         cls = self._classes.get(type_)
         if cls is None:
             return Event(number, type_, priority, payload, **metadata)
-        wanted = cls.payload_class
-        if isinstance(wanted, type) and attrs.has(wanted):
-            try:
-                payload = wanted(**payload)
-            except TypeError as exc:
-                raise BadEvent(f"the payload of a {cls.__name__} is a {wanted.__name__}: {exc}") from exc
-        return cls(number, payload, priority=priority, **metadata)
+        if (make := self._makers.get(type_)) is not None:
+            payload = make(payload)
+        try:
+            return cls(number, payload, priority=priority, **metadata)
+        except Exception as exc:  # a constructor of the user's own may raise anything
+            raise BadEvent(f"it makes no {cls.__name__}: {why(exc)}") from exc
 
     def _metadata(self, words: dict[str, Any], ahead: float) -> dict[str, Any]:
         if not words.keys() <= _WORDS:
