@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from nexus import Event
+from nexus._event import Event
 from nexus.errors import LinkDown, QueueFull, ReplyTimeout
 
 __all__ = ["Requests"]

@@ -13,6 +13,7 @@ from nexus._handler import EventConsumer
 from nexus._nexus import AsyncEventNexus
 from nexus._queue import SecondaryQueue
 from nexus._source import AbstractNexus, EventProducer
+from nexus.boundaries._requests import Requests
 from nexus.errors import BadCall, MisconfiguredEventConsumer, MultipleStart
 
 __all__ = ["AsyncEventBoundary"]
@@ -46,6 +47,9 @@ class AsyncEventBoundary(EventConsumer, EventProducer):
     """How many events of one priority may wait to pass, unless the sending nexus has a `maxsize` of its
     own."""
 
+    MAX_REQUESTS = 1000
+    """Requests that wait for an answer at a time."""
+
     def __init__(self, *, name: str | None = None) -> None:
         super().__init__()
         self.name = name or f"boundary{next(_numbers)}"
@@ -53,6 +57,7 @@ class AsyncEventBoundary(EventConsumer, EventProducer):
         self.replied = 0
         self.returning = 0
         self._ways: dict[str, Callable[[Event[Any], SecondaryQueue], None]] = {}
+        self._requests = Requests(self.name, self.MAX_REQUESTS)
         self._closed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -90,6 +95,7 @@ class AsyncEventBoundary(EventConsumer, EventProducer):
         """Let nothing more pass. An event that comes later fails in its nexus, which counts it; may be
         called twice."""
         self._closed.set()
+        self._requests.close()
         for nexus in self.nexuses:
             if isinstance(nexus, EventDispatcher):
                 for way in self._ways:
@@ -101,6 +107,38 @@ class AsyncEventBoundary(EventConsumer, EventProducer):
         if self._task is not None:
             await asyncio.wait((self._task,))
 
+    async def request(self, event: Event[Any], timeout: float | None = 5.0) -> Event[Any]:
+        """Pass an event, and wait for what a handler on the far side makes with ``event.reply(...)``.
+
+        The answer is returned and goes through no nexus of this side. Of several nexuses the first answer
+        counts. Cancelled, the question is forgotten; it may be answered all the same.
+
+        Args:
+            timeout: seconds, waiting for room included; the event has that deadline, if it has no nearer one.
+                None for no limit.
+
+        Raises:
+            ReplyTimeout: there was no answer in time.
+            QueueFull: `MAX_REQUESTS` wait already; or the far lane is full, and the type's policy is `Fail`.
+            BadCall: the boundary is closed, or the far nexus takes no more events.
+            LinkDown: the boundary was closed meanwhile.
+            MisconfiguredEventConsumer: no nexus is registered to take it.
+        """
+        ways: list[tuple[AsyncEventNexus, str]] = []
+
+        async def send(question: Event[Any]) -> None:
+            for nexus in self._far_side(event):
+                if isinstance(nexus, AsyncEventNexus):
+                    ways.append((nexus, question.reply_to[-1]))
+                    nexus.add_reply_way(question.reply_to[-1], lambda reply, _: self._requests.answer(reply))
+                await nexus.ingest(question)
+
+        try:
+            return await self._requests.ask(event, timeout, send)
+        finally:
+            for nexus, way in ways:
+                nexus.remove_reply_way(way)
+
     async def handle(self, event: Event[Any], queue: SecondaryQueue) -> None:
         """Pass the event to every nexus on the far side that it has not left before; waits where there is no
         room.
@@ -110,13 +148,7 @@ class AsyncEventBoundary(EventConsumer, EventProducer):
             MisconfiguredEventConsumer: no nexus is registered to take it.
             QueueFull: the far lane is full, and the type's policy there is `Fail`.
         """
-        if self._closed.is_set():
-            raise BadCall(f"{self.name} is closed: event {event.id} of type {event.type!r} cannot pass")
-        nexuses = self.nexuses
-        if not nexuses:
-            raise MisconfiguredEventConsumer(
-                f"{self.name} leads nowhere; call add_producer() of the nexus on the far side"
-            )
+        nexuses = self._far_side(event)
         here = queue.domain
         way = f"{self.name}<{here}"
         abroad = event.evolve(path=(*event.path, here), reply_to=(*event.reply_to, way))
@@ -128,6 +160,16 @@ class AsyncEventBoundary(EventConsumer, EventProducer):
             self._open_way(way, nexus, queue)
             await nexus.ingest(abroad)
             self.passed += 1
+
+    def _far_side(self, event: Event[Any]) -> tuple[AbstractNexus, ...]:
+        """Return where an event passes to."""
+        if self._closed.is_set():
+            raise BadCall(f"{self.name} is closed: event {event.id} of type {event.type!r} cannot pass")
+        if not self.nexuses:
+            raise MisconfiguredEventConsumer(
+                f"{self.name} leads nowhere; call add_producer() of the nexus on the far side"
+            )
+        return tuple(self.nexuses)
 
     def _open_way(self, way: str, nexus: AbstractNexus, queue: SecondaryQueue) -> None:
         """Have replies that take this way brought back to the queue they came from."""

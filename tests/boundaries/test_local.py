@@ -1,12 +1,13 @@
 """The laws of the local boundary."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
-from nexus import AsyncEventNexus, Block, DropOldest, Event
+from nexus import AsyncEventNexus, Block, DropOldest, Event, SecondaryQueue
 from nexus.boundaries import AsyncEventBoundary
-from nexus.errors import BadCall, MultipleStart
+from nexus.errors import BadCall, LinkDown, MultipleStart, ReplyTimeout
 from nexus.testing import Recorder, virtual_time
 
 
@@ -187,3 +188,30 @@ async def test_it_starts_once_and_again_after_a_close() -> None:
     assert task.done()
     await boundary.start()
     await boundary.aclose()
+
+
+@virtual_time
+async def test_a_request_gets_its_answer() -> None:
+    """Whoever asks over a boundary gets the answer and nobody else, at once or not in time."""
+    a, b = AsyncEventNexus(name="a"), AsyncEventNexus(name="b")
+    boundary = joined(a, b)
+    slowness = 0.0
+
+    async def answer(event: Event[Any], queue: SecondaryQueue) -> None:
+        await asyncio.sleep(slowness)
+        await queue.put(event.reply(2 * event.payload, type="answer"))
+
+    b.add_handler("double", answer, concurrency=100)
+    async with b, a:
+        asked = [boundary.request(Event(1, "double", 0, number)) for number in range(50)]
+        assert [reply.payload for reply in await asyncio.gather(*asked)] == [2 * n for n in range(50)]
+        slowness = 1.0
+        with pytest.raises(ReplyTimeout):
+            await boundary.request(Event(1, "double", 0, 1), timeout=0.5)
+        asking = asyncio.ensure_future(boundary.request(Event(1, "double", 0, 1), timeout=None))
+        await asyncio.sleep(0.1)
+        boundary.close()
+        with pytest.raises(LinkDown):
+            await asking
+        assert b._reply_ways == {}
+    assert b.stats().balanced

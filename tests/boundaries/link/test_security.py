@@ -260,3 +260,50 @@ async def test_only_certificates_of_the_authority_come_in(whose: str, tmp_path: 
             with contextlib.suppress(NexusError, LinkDown):
                 await link.connected(1)
             assert not server.link._lines
+
+
+async def test_an_end_that_stops_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    """The other side knows why the connection has ended, and takes it for no fault."""
+    async with Server() as server, client(server.link.port, name="one") as (nexus, link):
+        await crosses(nexus, server, "first")
+        down = asyncio.Event()
+        link.on_link(lambda state: down.set() if state.state == "down" else None)
+        await server.link.aclose()
+        await asyncio.wait_for(down.wait(), WAIT)
+        assert link.link.error == "LinkEnded: the other side ends the connection: server stops"
+    assert "LinkEnded" in caplog.text
+    assert not [record for record in caplog.records if "the connection ends" in record.message]
+
+
+async def test_a_listener_is_up_when_somebody_has_said_who_he_is() -> None:
+    """One that only connects brings no listener up, and the last one that goes takes it down."""
+    async with Server() as server:
+        states: list[str] = []
+        server.link.on_link(lambda state: states.append(state.state))
+        async with strangers(server.link.port, [b"", hello("x")[:9]]):
+            await asyncio.sleep(0.1)
+            assert states == []
+            async with client(server.link.port, name="one") as (nexus, _):
+                await crosses(nexus, server, "first")
+                assert states == ["up"]
+        async with asyncio.timeout(WAIT):
+            while states != ["up", "connecting"]:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+async def test_thousands_who_are_half_open() -> None:
+    """Five thousand who say a part of a hello or nothing: all are gone in time, and a good one is served."""
+    says = [(b"", b"\0\0\1", hello("x")[:20], hello("y")[:-1])[number % 4] for number in range(5000)]
+    async with Server() as server, client(server.link.port, name="good") as (nexus, link):
+        await crosses(nexus, server, "before")
+        before = resident()
+        async with strangers(server.link.port, says) as readers:
+            began = asyncio.get_running_loop().time()
+            await crosses(nexus, server, "meanwhile")
+            await asyncio.gather(*map(cut, readers))
+            assert asyncio.get_running_loop().time() - began < 12
+        await crosses(nexus, server, "after")
+        assert resident() - before < 80 << 20
+        assert link.link.ups == 1

@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 from link_server import Server, client, crosses, cut, strangers
+from link_sides import sides
 
 from nexus import AsyncEventNexus, Event
+from nexus.adapters.memory import MemoryConfig, MemoryReceiver, MemorySender
 from nexus.boundaries.link import Link, LinkBroken, LinkLimits
 from nexus.boundaries.link._frames import CHALLENGE, Ack, Bye, Hello, pack, pack_events
 from nexus.boundaries.link._seal import SealedWire
@@ -163,6 +165,44 @@ async def met(is_whole: bool) -> AsyncIterator[tuple[SealedWire, SealedWire, Mem
     yield ends[0], ends[1], one, forged
     one.close()
     other.close()
+
+
+@virtual_time
+async def test_a_token_holds_in_bad_weather() -> None:
+    """Where challenges and frames are lost, come twice and are overtaken, both sides meet and all crosses."""
+    weather: dict[str, Any] = {"loss": 0.2, "dup": 0.2, "reorder": 0.2, "delay": 0.02}
+
+    def end(there: str, here: str, seed: int) -> Link:
+        return Link.over_adapters(
+            MemorySender[Any](MemoryConfig(topic=there)),
+            MemoryReceiver[Any](MemoryConfig(topic=here)),
+            chaos=weather | {"seed": seed},
+            limits=LinkLimits(patience=0.2),
+            token=TOKEN,
+        )
+
+    async with sides(end("a", "b", 1), end("b", "a", 2)) as it:
+        await it.give(range(500))
+        await it.across()
+        it.check(500)
+        assert it.links[0].counts.forged == 0
+
+
+@virtual_time
+async def test_any_bytes_are_no_challenge() -> None:
+    """Whatever comes first, on a whole wire it ends the connection, and it does so with the one error."""
+    rng = random.Random(3)
+    for number in range(500):
+        data = rng.choice(FORGED) if number < 50 else rng.randbytes(rng.randrange(100))
+        if number % 3 == 0:
+            data = CHALLENGE + data
+        one, other = MemoryWire.pair()
+        one.is_whole = True  # type: ignore[attr-defined]
+        await other.send([data])
+        with pytest.raises(LinkBroken):
+            await SealedWire(one, TOKEN, 1.0, lambda: None).meet()
+        one.close()
+        other.close()
 
 
 @pytest.mark.parametrize("data", FORGED, ids=range(len(FORGED)))
