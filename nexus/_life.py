@@ -283,6 +283,8 @@ class Life:
                 len(stuck),
                 ", ".join(stuck) or "none",
             )
+        if spilled:
+            logger.info("%s leaves %s events on the disk for the next start", nexus.name, spilled)
         self._report(report)
 
     def halt(self) -> None:

@@ -298,7 +298,7 @@ class AsyncEventPriorityQueue:
             return False
         if giver is Giver.HANDLER and len(line.beyond) >= self.max_secondary:
             self.refuse(event)
-        line.beyond.append(event)
+        line.give_beyond(event)
         return True
 
     def append(self, event: Event[Any], lane: Lane) -> None:

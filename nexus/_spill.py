@@ -127,7 +127,7 @@ class Spills:
                 self.lines[type, priority].take_up(numbers)
         for line in tuple(self.lines.values()):
             if line.type == type:
-                line.call_next()
+                line.has_room()
 
     def _has_room(self) -> None:
         """Let those go on that wait for a store."""

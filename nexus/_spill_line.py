@@ -136,6 +136,11 @@ class SpillLine:
         self._run()
         return True
 
+    def give_beyond(self, event: Event[Any]) -> None:
+        """Take an event that the disk does not take, and that has to be taken."""
+        self.beyond.append(event)
+        self._run()
+
     def _put(self, event: Event[Any]) -> bool:
         """Put an event on the disk, if that has room for it; begin a line only where there is a lane."""
         queue = self._queue
@@ -226,7 +231,8 @@ class SpillLine:
     def _run(self) -> None:
         """Have the events brought back."""
         queue = self._queue
-        if self.held and self._pump is None and queue.closed is None and queue.spawn is not None:
+        is_ready = queue.closed is None and self.type not in self._spills.unopened
+        if self.held and self._pump is None and is_ready and queue.spawn is not None:
             self._pump = queue.spawn(self._bring_back(), f"spill.{self.type}.{self.priority}")
 
     async def _bring_back(self) -> None:

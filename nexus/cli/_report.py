@@ -12,7 +12,8 @@ def as_lines(report: StopReport) -> str:
     stats = report.stats
     lines = [
         f"stopped {'cleanly' if report.clean else 'at the end of the grace period'}: "
-        f"{report.handled_during_stop:,} events handled while stopping, {len(report.remaining):,} left",
+        f"{report.handled_during_stop:,} events handled while stopping, {len(report.remaining):,} left"
+        + (f", {report.spilled:,} on the disk" if report.spilled else ""),
         f"ingested {stats.ingested:,} = handled {stats.handled:,} + failed {stats.failed:,} "
         f"+ unhandled {stats.unhandled:,} + expired {stats.expired:,} + dropped {stats.dropped:,} "
         f"+ queued {stats.queued:,}",
@@ -31,6 +32,7 @@ def as_object(report: StopReport) -> bytes:
         "clean": report.clean,
         "handled_during_stop": report.handled_during_stop,
         "remaining": len(report.remaining),
+        "spilled": report.spilled,
         "stuck": report.stuck,
         "stats": report.stats.as_dict(),
     }

@@ -158,6 +158,28 @@ async def test_who_waits_for_the_disk_may_give_up() -> None:
     assert world.ids == [0, 1, 2, 3, 4, 6, 8]
 
 
+@pytest.mark.parametrize("pause", [0.0, 0.26])
+@pytest.mark.parametrize("steps", range(0, 60, 3))
+@virtual_time
+async def test_cancelled_anywhere_a_giver_has_given_or_not(steps: int, pause: float) -> None:
+    """Whenever it is cancelled, what it gave is handled once and the rest not at all."""
+    world, accepted = World(SpillMemory(most=2, delay=0.01), maxsize=1), []
+
+    async def give() -> None:
+        for number in range(20):
+            await world.give(number)
+            accepted.append(number)
+
+    async with world.nexus as domain:
+        giver = asyncio.create_task(give())
+        for _ in range(steps):
+            await asyncio.sleep(pause)
+        giver.cancel()
+        await asyncio.wait([giver])
+        await domain.drained()
+    assert world.ids == accepted
+
+
 @virtual_time
 async def test_what_would_not_come_back_as_it_is_waits_for_the_lane() -> None:
     """An event the store refuses is held back until all before it are gone from the disk; it is not lost."""
@@ -194,6 +216,25 @@ async def test_secondary_events_spill_and_never_wait() -> None:
         await domain.drained()
         assert_ledger_balanced(domain, handled=11, refused=2)
     assert (world.ids, refused) == (list(range(10)), [10, 11])
+
+
+@virtual_time
+async def test_secondary_events_do_not_wait_for_the_store_to_open() -> None:
+    """What a handler gives before it is known what is on the disk comes after that."""
+    world = World()
+    async with world.nexus:
+        await world.give(*range(8))
+    world.store.delay = 2.0
+    for store, first in ((world.store, 3), (SpillMemory(delay=2.0), 8)):
+        again = World(store)
+        again.nexus.add_handler("start", lambda _, queue: queue.put_nowait(event(100)))
+        again.nexus.start()
+        await again.nexus.ingest(event(0, "start"))
+        await asyncio.sleep(1)
+        assert again.nexus.stats().types["a"].spilled == 1
+        await again.nexus.drained()
+        assert again.ids == [*range(first, 8), 100]
+        await again.nexus.stop()
 
 
 @virtual_time
