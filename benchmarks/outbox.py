@@ -9,7 +9,7 @@ the loop would stand still.
 same size to a plain file and its `fsync`. Both are the disk's; the outbox has a thread and a log on the way.
 *Bound* is what is promised: for the outbox its p99, for the plain file 4 times its p99 plus 2 ms.
 
-The folder is in the working directory: what is measured is the disk under it.
+The files are where temporary files go: `TMPDIR` chooses another disk.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ AHEAD = 16_384
 
 @contextmanager
 def _folder() -> Iterator[str]:
-    with tempfile.TemporaryDirectory(prefix=".outbox-", dir=".") as folder:
+    with tempfile.TemporaryDirectory(prefix="outbox-") as folder:
         yield folder
 
 

@@ -27,6 +27,7 @@ import nexus.boundaries.inbound
 import nexus.boundaries.link
 import nexus.boundaries.links
 import nexus.boundaries.outbound
+import nexus.boundaries.outbox
 import nexus.boundaries.zmq
 import nexus.errors
 import nexus.testing
@@ -61,7 +62,7 @@ OURS: list[ModuleType] = [
     *(nexus.adapters.memory, nexus.adapters.console, nexus.adapters.file, nexus.adapters.serial),
     *(nexus.adapters.tcp, nexus.adapters.udp, nexus.adapters.zmq, nexus.adapters.mqtt),
     *(nexus.boundaries, nexus.boundaries.inbound, nexus.boundaries.outbound, nexus.boundaries.links),
-    *(nexus.boundaries.link, nexus.boundaries.zmq),
+    *(nexus.boundaries.link, nexus.boundaries.outbox, nexus.boundaries.zmq),
 ]
 """Modules with public names; a name is documented under the first that has it."""
 
@@ -113,7 +114,7 @@ UNNAMED = {
     *("AnySocket", "Binding", "HasStats", "Ledger", "Route", "_Inode", "_Way"),
     *("Adapted", "CommonConfig", "Convert", "Dialler", "Disk", "Door", "Framer", "Line", "Login", "MakeDoor"),
     "nexus.adapters._link.Link",  # what keeps a connection, and not the link of nexus.boundaries
-    *("OnLink", "OptionRow", "Overflow", "Stream", "T_co", "T_contra"),
+    *("Files", "Linked", "OnLink", "OptionRow", "Overflow", "Run", "Stream", "T_co", "T_contra"),
     *("DeadLetterHandler", "ErrorHandler", "OnBad", "Stopping", "Wire", "limit=...)"),
 }
 

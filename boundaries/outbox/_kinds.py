@@ -24,7 +24,7 @@ Condition: TypeAlias = Literal["closed", "standby", "open", "failing", "full"]
 
 
 class Connection(Protocol):
-    """What is used of `sqlite3.Connection`, and of `apsw.Connection`."""
+    """What is used of `sqlite3.Connection`, and of the connection of ``apsw``."""
 
     def execute(self, sql: str, parameters: Sequence[Any] = ..., /) -> Iterable[Any]: ...
     def close(self) -> object: ...
