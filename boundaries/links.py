@@ -11,7 +11,7 @@ from nexus._queue import Giver
 from nexus.adapters._base import LinkState
 from nexus.boundaries.inbound import InboundBoundary
 from nexus.boundaries.outbound import OutboundBoundary
-from nexus.boundaries.outbox import Outbox, OutboxState
+from nexus.boundaries.outbox import Outbox, OutboxState, SpillFile
 
 __all__ = ["LinkStateEvent", "OutboxStateEvent", "announce_links", "announce_outboxes"]
 
@@ -50,7 +50,7 @@ def announce_links(
             half.on_link(tell)
 
 
-def announce_outboxes(nexus: AsyncEventNexus, *outboxes: Outbox, priority: int = -1) -> None:
+def announce_outboxes(nexus: AsyncEventNexus, *outboxes: Outbox | SpillFile, priority: int = -1) -> None:
     """Give the nexus an `OutboxStateEvent` whenever one of these is full, damaged, fails, or is well.
 
     As with `announce_links`, where a handler takes it and while the nexus runs.

@@ -15,6 +15,7 @@ from hypothesis import given
 from memory_use import resident
 
 from nexus import AsyncEventNexus, Event, NamedEvent, SecondaryQueue, Spill
+from nexus.boundaries.links import OutboxStateEvent, announce_outboxes
 from nexus.boundaries.outbox import NoOutbox, OutboxInUse, OutboxState, SpillFile
 from nexus.boundaries.outbox._spill_rows import SpillRows, is_plain
 from nexus.errors import BadCall, PackerError, QueueFull, UnpackerError
@@ -271,15 +272,16 @@ async def test_what_cannot_be_a_row_waits_for_its_lane(path: Path, caplog: pytes
 
 
 async def test_a_full_file_holds_the_giver_back(path: Path) -> None:
-    """Its size is bounded; then the policy is to block, and goes on as events are handled."""
+    """Its size is bounded; then the policy is to block, the nexus is told, and goes on as there is room."""
     states: list[str] = []
     file = SpillFile(path, max_bytes=20_000)
-    file.on_state(lambda state: states.append(state.condition))
     world = World(file)
+    world.nexus.add_handler(OutboxStateEvent, lambda event: states.append(event.payload.condition))
+    announce_outboxes(world.nexus, file)
     async with world.nexus as domain:
         with pytest.raises(QueueFull, match="the disk takes no more"):
             world.give(*range(100_000))
-        number = domain.stats().ingested
+        number = domain.stats().types["a"].ingested
         await file.durable()
         assert 10_000 < file.state.stored_bytes < 21_000
         giving = asyncio.ensure_future(
@@ -288,9 +290,9 @@ async def test_a_full_file_holds_the_giver_back(path: Path) -> None:
         world.go_on.set()
         await asyncio.wait_for(giving, WAIT)
         await world.drained()
-        assert_ledger_balanced(domain, handled=5000, refused=1)
+        assert_ledger_balanced(domain, handled=5000 + len(states), refused=1)
     assert world.ids == list(range(5000))
-    assert "full" in states
+    assert states[:3] == ["open", "full", "open"]
 
 
 async def test_a_file_is_for_one_nexus(path: Path, tmp_path: Path) -> None:
