@@ -63,8 +63,8 @@ class Room:
         lane = self._lanes.get(priority)
         if lane is None or self.is_wanted(lane):
             lane = await self._wait_for_lane(priority)
-            if lane is None or not (lane.waiters or self.is_full(lane)):
-                return lane
+        if lane is None or not (lane.waiters or self.is_full(lane)):
+            return lane  # there is one already: nobody would wake him who waits for it
         return lane if await self._wait_in(lane) else None
 
     async def _wait_in(self, lane: Lane) -> bool:

@@ -1,6 +1,7 @@
 """The queue by itself: order, bounds, waiters, and who may go beyond them."""
 
 import asyncio
+from collections import deque
 from typing import Any
 
 import hypothesis.strategies as st
@@ -172,6 +173,20 @@ async def test_a_giver_cancelled_as_it_is_woken_passes_the_place_on() -> None:
     assert (await queue.get()).id == 2
     results = await asyncio.gather(*givers, return_exceptions=True)
     assert isinstance(results[0], asyncio.CancelledError)
+
+
+@virtual_time
+async def test_who_comes_to_wait_where_there_is_room_again_does_not_wait() -> None:
+    """A giver that found the lane full, and waits only when all of it is taken, is not left there for ever."""
+    queue = AsyncEventPriorityQueue(1)
+    queue.put_nowait(event(0))
+    full = deque([event(1)])
+    queue.give(full)
+    assert len(full) == 1
+    queue.get_nowait()
+    async with asyncio.timeout(1):
+        await queue.wait_for_room(full[0])
+    assert drain(queue) == [1]
 
 
 @virtual_time
