@@ -6,7 +6,6 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Literal, TypeAlias, get_args
 
 from nexus.boundaries.link._stored import Stream
@@ -14,7 +13,7 @@ from nexus.boundaries.outbox import Outbox
 from nexus.boundaries.outbox._receipts import Cursors
 from nexus.errors import ConfigError
 
-__all__ = ["Delivery", "Done", "Durable", "durable_of"]
+__all__ = ["Delivery", "Durable", "durable_of"]
 
 Delivery: TypeAlias = Literal["best_effort", "at_least_once", "durable", "durable_sync"]
 """What is promised of an event that a link has taken:
@@ -24,8 +23,6 @@ Delivery: TypeAlias = Literal["best_effort", "at_least_once", "durable", "durabl
 - ``durable``: it is in a file until it is settled on the other side; survives the death of both processes.
 - ``durable_sync``: the same, and the file survives a power cut.
 """
-
-Done = Callable[[BaseException | None], None]
 
 
 class Durable:
@@ -42,16 +39,19 @@ class Durable:
         self.epoch = 0.0
         """Seconds to add to the loop's clock, so that another process understands a deadline."""
         self._is_open = False
-        self._dones: list[Done] = []
+        self._latest: Stream | None = None
 
-    async def open(self) -> None:
+    async def open(self, *, wait: bool = False) -> None:
         """Open the file, or use it if somebody has.
+
+        Args:
+            wait: whether to wait while another process has it, where the outbox can.
 
         Raises:
             OpenError: it cannot be.
         """
         if not self._is_open:
-            await self.outbox.open()
+            await self.outbox.open(wait=wait)
             self._is_open = True
         self.cursors = Cursors(self.outbox)
         self.epoch = time.time() - asyncio.get_running_loop().time()
@@ -72,28 +72,20 @@ class Durable:
 
     def stream(self, peer: str, committed: Callable[[], None]) -> Stream:
         """Return the stream for an other side; its name is empty for the one that a link connects to."""
-        return Stream(self.outbox, f"{self._name}>{peer}" if peer else self._name, committed)
+        return Stream(self.outbox, f"{self._name}>{peer}" if peer else self._name, self._was_put, committed)
+
+    def _was_put(self, stream: Stream) -> None:
+        self._latest = stream
+
+    def latest(self) -> Stream | None:
+        """Return where a row was put last; None if none was since the last call."""
+        latest, self._latest = self._latest, None
+        return latest
 
     def forget(self, peer: str) -> None:
         """Drop what is held for an other side."""
         if self.outbox.is_open:
             self.outbox.forget(f"{self._name}>{peer}" if peer else self._name)
-
-    def settle(self, done: Done) -> None:
-        """Call once all that was put so far is durable."""
-        self._dones.append(done)  # bounded by what the outbox lets wait
-        if len(self._dones) == 1:
-            asyncio.get_running_loop().call_soon(self._ask)
-
-    def _ask(self) -> None:
-        dones, self._dones = self._dones, []
-        if self.outbox.is_open:
-            self.outbox.then(partial(_settle, dones))
-
-
-def _settle(dones: list[Done]) -> None:
-    for done in dones:
-        done(None)
 
 
 def durable_of(

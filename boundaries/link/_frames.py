@@ -51,7 +51,7 @@ __all__ = [
     "unpack",
 ]
 
-VERSION: Final = 2
+VERSION: Final = 3
 MAX_FRAME: Final = 1024 * 1024
 """Bytes of a frame."""
 MAX_WIRE: Final = MAX_FRAME + 16
@@ -110,6 +110,8 @@ class Hello:
     total_bytes: int = 64 * 2**20
     """Bytes of events that may be under way to it and not accepted, of one priority and of all; one event of
     a priority may always be."""
+    generation: int = 0
+    """How often the source's outbox was opened: of two that say they are the same, the higher one has it."""
     version: int = VERSION
 
 
@@ -318,6 +320,8 @@ def _unpack_hello(data: bytes) -> Hello:
         raise BadLinkFrame(f"lanes of a hello is a list of at most {MAX_LANES} pairs of integers")
     if not all(type(found[name]) is int and found[name] > 0 for name in ("lane_bytes", "total_bytes")):
         raise BadLinkFrame("lane_bytes and total_bytes of a hello are integers from 1 on")
+    if type(found["generation"]) is not int or found["generation"] < 0:
+        raise BadLinkFrame("the generation of a hello is an integer from 0 on")
     return Hello(**found | {"lanes": tuple((lane[0], lane[1]) for lane in lanes)})
 
 

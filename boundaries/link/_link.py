@@ -30,7 +30,7 @@ from nexus.boundaries.link._adapters import AdapterDialler
 from nexus.boundaries.link._authority import Accepted, Authority
 from nexus.boundaries.link._chaos import Weather
 from nexus.boundaries.link._counts import LinkCounts
-from nexus.boundaries.link._durable import Delivery, Done, Durable, durable_of
+from nexus.boundaries.link._durable import Delivery, Durable, durable_of
 from nexus.boundaries.link._ends import Dialler, FunctionDialler, MakeDoor, dialler_of, door_of, trust
 from nexus.boundaries.link._frames import Hello, unpack
 from nexus.boundaries.link._line import Line, say_bye
@@ -38,7 +38,8 @@ from nexus.boundaries.link._peer import LinkBroken, LinkEnded, LinkLimits, Peer
 from nexus.boundaries.link._peers import Peers
 from nexus.boundaries.link._rows import MAX_HOPS, Rows
 from nexus.boundaries.link._seal import SealedWire
-from nexus.boundaries.outbox import Outbox
+from nexus.boundaries.link._stored import Done
+from nexus.boundaries.outbox import Outbox, OutboxInUse
 from nexus.errors import BadCall, BadEvent, NexusError, QueueFull
 
 __all__ = ["Link"]
@@ -127,6 +128,8 @@ class Link(EventConsumer, EventProducer):
         self._nexus: AsyncEventNexus | None = None
         self._room: list[asyncio.Future[None]] = []
         self._task: asyncio.Task[None] | None = None
+        self._is_renewed = False
+        """Whether what is held is being numbered anew."""
         self._is_leaving = False
         """Whether the other side was told that this one ends."""
         self._taken = 0
@@ -258,14 +261,14 @@ class Link(EventConsumer, EventProducer):
     # As a source: its life.
 
     async def start(self) -> asyncio.Task[None]:  # type: ignore[override]
-        """Connect, or listen.
+        """Connect, or listen; where another process has the outbox and may be followed, that comes later.
 
         Returns:
             A task that ends with the link.
 
         Raises:
             MisconfiguredEventProducer: no nexus is registered.
-            OpenError: the port is in use.
+            OpenError: the port, or the outbox, is in use.
             BadCall: two nexuses are registered; what comes goes to one.
         """
         await super().start()
@@ -277,20 +280,40 @@ class Link(EventConsumer, EventProducer):
             await asyncio.wait((self._task,))  # it was closed a moment ago
         if self._task is not None and not self._task.done():
             return self._task
-        if self._durable is not None:
-            await self._durable.open()
-            self._restore(self._durable)
+        follows = self._durable is not None and not await self._has_outbox(self._durable)
         self._connection.begin()
-        if self._door is not None:
+        if self._door is not None and not follows:
             try:
                 await self._door.open()
             except BaseException:
                 if self._durable is not None:
                     await self._durable.aclose()
                 raise
-        work = self._listen() if self._door is not None else self._keep()
-        self._task = asyncio.get_running_loop().create_task(work, name=f"{self.name}.run")
+        self._task = asyncio.get_running_loop().create_task(self._live(follows), name=f"{self.name}.run")
         return self._task
+
+    async def _has_outbox(self, durable: Durable) -> bool:
+        """Open the outbox; say whether this process has it now, and not another one that may be followed."""
+        try:
+            await durable.open()
+        except OutboxInUse as exc:
+            if durable.outbox.takeover_after is None:
+                raise
+            logger.info("%s stands by: %s", self.name, exc)
+            self._peers.begin_anew()
+            return False
+        self._restore(durable)
+        return True
+
+    async def _live(self, follows: bool) -> None:
+        """Connect, or listen, until cancelled; first wait for the outbox if another process has it."""
+        if follows:
+            assert self._durable is not None
+            await self._durable.open(wait=True)
+            self._restore(self._durable)
+            if self._door is not None:
+                await self._door.open()
+        await (self._listen() if self._door is not None else self._keep())
 
     def close(self) -> None:
         """End every connection now; what is held stays for the next start."""
@@ -340,8 +363,12 @@ class Link(EventConsumer, EventProducer):
         for line in list(self._lines.values()):
             line.cut()
         self._peers.begin_anew()
-        await durable.outbox.renew()
-        self._restore(durable)
+        self._is_renewed = True
+        try:
+            await durable.outbox.renew()
+            self._restore(durable)
+        finally:
+            self._is_renewed = False
 
     async def flushed(self, timeout: float | None = None) -> bool:
         """Wait until everything is accepted on the other side.
@@ -357,7 +384,7 @@ class Link(EventConsumer, EventProducer):
     async def _flush(self, timeout: float | None, concerns: Callable[[Peer], bool]) -> bool:
         try:
             async with asyncio.timeout(timeout):
-                while any(len(peer.outflow) and concerns(peer) for peer in self._peers):
+                while self._is_renewed or any(len(peer.outflow) and concerns(peer) for peer in self._peers):
                     await self._wait_for_room()
         except TimeoutError:
             return False
@@ -388,8 +415,14 @@ class Link(EventConsumer, EventProducer):
         row, deadline = self._rows.pack(event), event.deadline
         if len(targets) > 1:
             targets = [peer for peer in targets if not self._is_forgotten(peer, priority, len(row))]
-            if any(not self._has_room(peer, priority, len(row)) for peer in targets):
+            full = [peer for peer in targets if not self._has_room(peer, priority, len(row))]
+            if full and not self._goes_on_without(full, targets, priority):
                 return False
+            for peer in full:
+                if not self._makes_room(peer, priority, len(row)):
+                    targets.remove(peer)
+                    peer.outflow.give_up_slow()
+                    self._taken += 1
         for peer in targets:
             if not peer.outflow.push(priority, row, deadline) and not (
                 self._has_room(peer, priority, len(row)) and peer.outflow.push(priority, row, deadline)
@@ -403,10 +436,14 @@ class Link(EventConsumer, EventProducer):
 
     def _take_until_durable(self, event: Event[Any], done: Done) -> bool:
         """Take an event if there is room for it, and say when it is durable; say whether it was taken."""
+        assert self._durable is not None
+        self._durable.latest()
         if not self.handle_nowait(event):
             return False
-        assert self._durable is not None
-        self._durable.settle(done)
+        if (stream := self._durable.latest()) is not None:
+            stream.tell(done)
+        else:  # it was left out
+            asyncio.get_running_loop().call_soon(done, None)
         return True
 
     async def handle(self, event: Event[Any], queue: SecondaryQueue | None = None) -> None:
@@ -449,6 +486,21 @@ class Link(EventConsumer, EventProducer):
             if peer.stream is not None:  # the file has room when it has written that: later
                 for _ in range(peer.outflow.depths().get(priority, 0) // 50):
                     peer.outflow.shed(priority)
+                return False
+        return True
+
+    def _goes_on_without(self, full: list[Peer], targets: list[Peer], priority: int) -> bool:
+        """Say whether to wait no longer for sides that are full: they are slower than another one."""
+        return (
+            self.limits.slow == "shed"
+            and all(peer in self._lines and peer.stream is None for peer in full)
+            and any(peer in self._lines and peer.outflow.is_half_empty(priority) for peer in targets)
+        )
+
+    def _makes_room(self, peer: Peer, priority: int, size: int) -> bool:
+        """Give up the oldest that have not gone to a slow side; say whether there is room then."""
+        while not peer.outflow.has_room(priority, size):
+            if not peer.outflow.shed_unsent(priority):
                 return False
         return True
 
@@ -537,8 +589,9 @@ class Link(EventConsumer, EventProducer):
             hello = unpack(b"".join(first[0]))
             if not isinstance(hello, Hello):
                 raise LinkBroken(f"the first frame is a hello, not {type(hello).__name__}")
-            peer = self._peers.find(hello)
+            self._peers.find(hello)
             trust(raw)
+            peer = await self._make_way(hello)
             self._make_room()
         except (BadEvent, TimeoutError, LinkBroken, BadCall) as exc:
             logger.warning("%s turns somebody away: %s", self.name, why(exc))
@@ -546,6 +599,21 @@ class Link(EventConsumer, EventProducer):
             wire.close()
             return
         await self._carry(peer, wire, first)
+
+    async def _make_way(self, hello: Hello) -> Peer:
+        """Return the state of whoever says hello; end the connection of the process that it follows.
+
+        Raises:
+            LinkBroken: it follows nobody, and one of its name is connected.
+            BadCall: too many are.
+        """
+        while (line := self._lines.get(peer := self._peers.find(hello))) is not None:
+            logger.warning("%s: another process has taken over from %a", self.name, hello.name)
+            await line.leave("another process has taken over")
+            line.cut()
+            while self._lines.get(peer) is line:
+                await self._wait_for_room()
+        return peer
 
     async def _sealed(self, wire: Wire) -> Wire:
         """Let the other side show that it knows the token, if there is one.
@@ -576,6 +644,7 @@ class Link(EventConsumer, EventProducer):
             keeps=self._keeps,
             stream=durable.stream(name, lambda: self._committed(peer)) if durable is not None else None,
             cursors=durable.cursors if durable is not None else None,
+            generation=durable.outbox.generation if durable is not None else 0,
         )
         if durable is not None:
             peer.outflow.epoch = durable.epoch

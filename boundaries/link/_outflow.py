@@ -185,7 +185,7 @@ class Outflow:
         self.accepted = 0
         """Events the other side has accepted."""
         self.lost: dict[str, int] = {}
-        """Events that were given up, by reason: ``shed``, ``expired``, ``unacknowledged``."""
+        """Events that were given up, by reason: ``shed``, ``slow``, ``expired``, ``unacknowledged``."""
         self.resent = 0
         """Events that were sent more than once."""
         self.is_overtaken = False
@@ -261,6 +261,36 @@ class Outflow:
         if self._store is not None:
             self._store.accepted(priority, lane.base - 1)
         return True
+
+    def shed_unsent(self, priority: int) -> bool:
+        """Give up the oldest event of a lane that has never gone; False if there is none, or they are stored.
+
+        Those behind it move up. In a lane with deadlines, whose places are noted, a few go at once.
+        """
+        lane = self._lanes[priority]
+        gone = max(0, lane.sent + 1 - lane.base - len(lane.flight))
+        count = min(len(lane.waiting) - gone, len(lane.waiting) // 64 + 1 if lane.deadlines else 1)
+        if count <= 0 or self._store is not None:
+            return False
+        for _ in range(count):
+            lane.bytes -= len(lane.waiting[gone])
+            del lane.waiting[gone]
+            self.give_up_slow()
+        if lane.deadlines:
+            first = lane.base + len(lane.flight) + gone
+            kept = {number: due for number, due in lane.deadlines.items() if number < first}
+            later = {number - count: due for number, due in lane.deadlines.items() if number >= first + count}
+            lane.deadlines = kept | later
+        return True
+
+    def give_up_slow(self) -> None:
+        """Count an event that is given up because the other side is slower than others."""
+        self._lose("slow")
+
+    def is_half_empty(self, priority: int) -> bool:
+        """Say whether a lane holds at most half of what it may."""
+        lane = self._lanes.get(priority)
+        return lane is None or (2 * lane.count <= self.maxsize and 2 * lane.bytes <= self.max_bytes)
 
     def restore(self, priority: int, first: int, last: int) -> None:
         """Begin a lane with what its store holds, from one number to another; with none, first is last + 1.

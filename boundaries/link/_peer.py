@@ -80,6 +80,10 @@ class LinkLimits:
     away: Literal["block", "shed"] = "block"
     """What happens at the bound of a lane while the other side is away: whatever gives events waits, or the
     oldest of the lane is given up and counted."""
+    slow: Literal["block", "shed"] = "block"
+    """What a listener does at the bound of a lane of a side that is connected and slower than another one, whose
+    lane is at most half full: whatever gives events waits, or the oldest that has not gone to the slow side is
+    given up and counted. Where all are slow, or there is an outbox, it waits."""
     forget_after: float = 60.0
     """Seconds after which a listener gives up another side that is away and in the way of the others."""
     flush_timeout: float = 5.0
@@ -116,6 +120,7 @@ class Peer:
         keeps: see `Outflow`.
         stream: keeps what is to go; None for nothing but memory.
         cursors: keep how far what comes is settled; None where it is accepted once the nexus has taken it.
+        generation: how often the outbox was opened; 0 without one.
     """
 
     def __init__(
@@ -127,6 +132,7 @@ class Peer:
         keeps: bool = True,
         stream: Stream | None = None,
         cursors: Cursors | None = None,
+        generation: int = 0,
     ) -> None:
         self.limits = limits
         self.outflow = Outflow(limits.maxsize, limits.max_bytes, limits.patience, keeps=keeps, store=stream)
@@ -140,6 +146,7 @@ class Peer:
         """What the other side said of itself on this connection; None before."""
         self._who = who
         self._source = source
+        self._generation = generation
         self._bucket = Bucket(limits.max_rate) if limits.max_rate is not None else None
         self._inflows: dict[str, Inflow] = {}
         self._inflow: Inflow | None = None
@@ -328,6 +335,7 @@ class Peer:
             self._lanes,
             lane_bytes=limits.window_bytes,
             total_bytes=limits.window_bytes_total,
+            generation=self._generation,
         )
 
     def _greet(self, hello: Hello, now: float) -> None:

@@ -72,10 +72,10 @@ class Peers:
         self.all = []
 
     def find(self, hello: Hello) -> Peer:
-        """Return the state of whoever says hello.
+        """Return the state of whoever says hello; that of a connected one to the process that follows it.
 
         Raises:
-            LinkBroken: one of that name is connected.
+            LinkBroken: one of that name is connected, and this one has not taken over its outbox.
             BadCall: too many are.
         """
         peer = self._known.get(hello.name)
@@ -83,7 +83,7 @@ class Peers:
             if len(self._known) >= self._most:
                 self._forget_one()
             peer = self.add(hello.name)
-        elif self._is_connected(peer):
+        elif self._is_connected(peer) and not _follows(hello, peer.hello):
             raise LinkBroken(f"{hello.name!a} is connected already")
         return peer
 
@@ -120,3 +120,8 @@ class Peers:
                 self.forget(peer)
                 return
         raise BadCall(f"{self._most} others are connected; no more are allowed")
+
+
+def _follows(hello: Hello, before: Hello | None) -> bool:
+    """Say whether somebody has opened the outbox after the one who is connected with it."""
+    return before is not None and hello.source == before.source and hello.generation > before.generation

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
+from collections import deque
 from collections.abc import Callable
-from functools import partial
 
 from nexus.boundaries.link._outflow import Outflow
 from nexus.boundaries.outbox import Outbox
 
-__all__ = ["Stream"]
+__all__ = ["Done", "Stream"]
+
+Done = Callable[[BaseException | None], None]
 
 
 class Stream:
@@ -17,56 +18,68 @@ class Stream:
 
     Args:
         name: of the stream in the outbox.
+        put: told that a row was put.
         committed: told when more may be sent.
     """
 
-    def __init__(self, outbox: Outbox, name: str, committed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        outbox: Outbox,
+        name: str,
+        put: Callable[[Stream], None],
+        committed: Callable[[], None],
+    ) -> None:
         self.outbox = outbox
+        self._was_put = put
         self.name = name
+        self.latest = (0, 0)
+        """Priority and number of the row that was put last."""
         self._committed = committed
         self._outflow: Outflow | None = None
-        self._put: dict[int, int] = {}
-        """The last numbers that were put and for whose commit nobody has asked yet, by priority."""
-        self._is_closed = False
+        self._dones: dict[int, deque[tuple[int, Done]]] = {}
+        """Who is to be told when a row is durable, by priority, in the order of their numbers."""
 
     def begin(self, outflow: Outflow) -> None:
         """Give an outflow the lanes as they were left."""
         self._outflow = outflow
+        self.outbox.watch(self.name, self._durable)
         for priority, lane in self.outbox.lanes(self.name).items():
             outflow.restore(priority, lane.first, lane.last)
 
     def close(self) -> None:
-        """Have nothing to do with the file any more: its rows are given to another."""
-        self._is_closed = True
+        """Take no more rows: they are given to another. Who waits for one to be durable is still told."""
         self._outflow = None
 
     def put(self, priority: int, number: int, row: bytes) -> None:
         """Keep a row, the next of its lane."""
         self.outbox.put(self.name, priority, number, row)
-        if not self._put:
-            asyncio.get_running_loop().call_soon(self._ask)
-        self._put[priority] = number
+        self.latest = (priority, number)
+        self._was_put(self)
 
-    def _ask(self) -> None:
-        """Have it told when what was put in this turn of the loop is durable."""
-        put, self._put = self._put, {}
-        if self.outbox.is_open:
-            self.outbox.then(partial(self._durable, put))
+    def tell(self, done: Done) -> None:
+        """Call once the row that was put last is durable."""
+        priority, number = self.latest
+        waiting = self._dones.get(priority)
+        if waiting is None:
+            waiting = self._dones[priority] = deque()  # bounded by what the outbox lets wait
+        waiting.append((number, done))
 
-    def _durable(self, put: dict[int, int]) -> None:
+    def _durable(self, priority: int, number: int) -> None:
         if self._outflow is not None:
-            for priority, number in put.items():
-                self._outflow.stored(priority, number)
+            self._outflow.stored(priority, number)
             self._committed()
+        waiting = self._dones.get(priority)
+        while waiting and waiting[0][0] <= number:
+            waiting.popleft()[1](None)
 
     def accepted(self, priority: int, number: int) -> None:
         """Let go of all rows of a lane up to a number."""
-        if self.outbox.is_open and not self._is_closed:
+        if self._outflow is not None and self.outbox.is_open:
             self.outbox.accepted(self.name, priority, number)
 
     def has_room(self, size: int) -> bool:
         """Say whether a row of so many bytes can be kept."""
-        return not self._is_closed and self.outbox.is_open and self.outbox.has_room(size)
+        return self._outflow is not None and self.outbox.is_open and self.outbox.has_room(size)
 
     async def read(self, priority: int, first: int) -> list[bytes]:
         """Return rows from a number on; waits for those that are not durable yet."""

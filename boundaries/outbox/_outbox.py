@@ -101,7 +101,7 @@ class Outbox:
             raise ConfigError(f"synchronous: found {synchronous!r}, allowed: full or normal")
         if takeover_after is not None and not LEAST_TAKEOVER <= takeover_after < math.inf:
             raise ConfigError(
-                f"takeover_after: found {takeover_after!r}, allowed: None, or seconds, {LEAST_TAKEOVER} at least"
+                f"takeover_after: found {takeover_after!r}, allowed: None, or seconds from {LEAST_TAKEOVER}"
             )
         self.max_bytes = max_bytes
         self.takeover_after = takeover_after
@@ -113,6 +113,7 @@ class Outbox:
         self._run: Run = run or self._worker.call
         self._lock = asyncio.Lock()
         self._listeners: list[Callable[[OutboxState], object]] = []
+        self._watchers: dict[str, Callable[[int, int], object]] = {}
         self._tails: dict[Key, Tail] = {}
         self._next = Batch()
         self._current: Batch | None = None
@@ -393,6 +394,13 @@ class Outbox:
         self._next.forgotten.add(stream)
         self._stir()
 
+    def watch(self, stream: str, safe: Callable[[int, int], object]) -> None:
+        """Call with a priority and a number, in the loop, when all rows of a lane up to that number are safe.
+
+        It takes the place of what was to be called for that stream before.
+        """
+        self._watchers[stream] = safe
+
     def then(self, call: Callable[[], object]) -> None:
         """Call when all that was put, advanced and done so far is safe; at once if it is.
 
@@ -480,6 +488,9 @@ class Outbox:
             self._size -= batch.size
             self._pending_rows -= sum(len(rows) for _, rows in batch.rows.values())
             self._measure()
+            for (stream, priority), (first, rows) in batch.rows.items():
+                if (watcher := self._watchers.get(stream)) is not None:
+                    _call(watcher, priority, first + len(rows) - 1)
             for effect in batch.effects:
                 _call(effect.done, effect.error)
             for call in batch.calls:
