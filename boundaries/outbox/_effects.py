@@ -11,6 +11,7 @@ from nexus import Event, EventConsumer, SecondaryQueue
 from nexus.boundaries.outbox._kinds import Connection
 from nexus.boundaries.outbox._outbox import Outbox
 from nexus.boundaries.outbox._receipts import Cursors, Receipt
+from nexus.boundaries.outbox._schema import is_the_files
 
 __all__ = ["Apply", "Effects"]
 
@@ -30,7 +31,8 @@ class Effects(EventConsumer):
         outbox: the outbox of the link; it must be open.
         apply: called with the connection and some events, in the order of their lane. It executes statements
             and leaves the transaction alone. Where it raises, it is called again for each event alone, and
-            those for which it raises again have failed.
+            those for which it raises again have failed. Where the disk fails, the commit is done again: let
+            those errors out.
         maxsize: events that may be under way; more wait in the nexus.
     """
 
@@ -117,6 +119,8 @@ class _Work:
         try:
             self._apply(connection, events)
         except Exception as exc:
+            if is_the_files(exc):
+                raise  # nothing is wrong with the events: the whole commit is done again
             connection.execute("ROLLBACK TO some")
             connection.execute("RELEASE some")
             return exc
