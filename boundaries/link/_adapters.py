@@ -39,6 +39,8 @@ LEAST_SIZE: Final = 64
 """Bytes that a frame of the adapter must be able to have."""
 UNFINISHED: Final = 32
 """Frames of which some parts have come and others have not; the oldest is given up first."""
+AGAIN: Final = 0.1
+"""Seconds between two answers to what belongs to a session that is over."""
 GRACE: Final = 0.2
 """Seconds that the sender has for what it still holds when the link closes."""
 
@@ -148,6 +150,8 @@ class AdapterWire:
         self._is_outdated = False
         self._greetings: list[bytes] = []
         """What was said first; said again to a side that cannot have heard it."""
+        self._greeted = 0.0
+        """When it was said again to one that goes by an old session."""
 
     def outdate(self) -> None:
         """End the session: the transport has a new connection."""
@@ -160,7 +164,7 @@ class AdapterWire:
         data = b"".join(frames)
         if data[:1] in FIRST and data not in self._greetings:
             self._greetings = [*self._greetings[-1:], data]
-        for part in self._parts(data):
+        for part in self._parts(data, self._other):
             try:
                 await self._dialler.sender.deliver(part)
             except LinkDown:
@@ -191,13 +195,13 @@ class AdapterWire:
             if messages:
                 return messages
 
-    def _parts(self, data: bytes) -> Iterator[bytes]:
+    def _parts(self, data: bytes, target: tuple[int, int]) -> Iterator[bytes]:
         """Give the parts in which a frame goes."""
         self._number = (self._number + 1) % 2**32
         places = range(0, max(len(data), 1), self._room)
         for place, start in enumerate(places):
             body = data[start : start + self._room]
-            yield Part(self._own, self._other, self._number, place, len(places), body).pack()
+            yield Part(self._own, target, self._number, place, len(places), body).pack()
 
     def close(self) -> None:
         """Do nothing: the other side learns of it by the next session, or by silence."""
@@ -209,7 +213,11 @@ class AdapterWire:
             ConnectionResetError: the other side has begun anew.
         """
         part = Part.unpack(data)
-        if part is None or part.source[0] == self._own[0] or part.target not in (self._own, (0, 0)):
+        if part is None or part.source[0] == self._own[0]:
+            return None
+        if part.target not in (self._own, (0, 0)):
+            if part.target[0] == self._own[0] and part.target[1] < self._own[1]:
+                self._greet_again()  # the other side goes by what came late of a session that is over
             return None
         if part.source != self._other:
             if part.source[0] == self._other[0] and part.source[1] < self._other[1]:
@@ -223,10 +231,21 @@ class AdapterWire:
             return None  # what overtook the hello comes again
         self._is_greeted = True
         if part.target == (0, 0) and message[:1] in FIRST:
-            for greeting in self._greetings:  # it went before the other side could hear
-                for again in self._parts(greeting):
-                    self._dialler.sender.send_nowait(again)
+            self._greet(self._other)  # it went before the other side could hear
         return message
+
+    def _greet_again(self) -> None:
+        """Say to whoever is there what was said first, now and then."""
+        now = asyncio.get_running_loop().time()
+        if now >= self._greeted + AGAIN:
+            self._greeted = now
+            self._greet((0, 0))
+
+    def _greet(self, target: tuple[int, int]) -> None:
+        """Say once more what was said first."""
+        for greeting in self._greetings:
+            for part in self._parts(greeting, target):
+                self._dialler.sender.send_nowait(part)
 
     def _joined(self, part: Part) -> bytes | None:
         """Join the parts of a frame."""

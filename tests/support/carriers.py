@@ -188,10 +188,21 @@ async def _serial(options: Options, folder: Path) -> AsyncIterator[Carrier]:
         config = SerialConfig(port=str(folder / name), frame="length", max_size=4096, driver="pyserial")
         return Link.over_adapters(SerialSender[Any](config), SerialReceiver[Any](config), **options)
 
-    async with contextlib.aclosing(
-        Relayed("serial", str(folder), ends=lambda: (end("port-a"), end("port-b")))
-    ) as carrier:
+    async with contextlib.aclosing(Cable(folder, lambda: (end("port-a"), end("port-b")))) as carrier:
         yield carrier
+
+
+class Cable(Relayed):
+    """A serial line; who kills it pulls both plugs, and the devices are gone as they are for a real one."""
+
+    def __init__(self, folder: Path, ends: Callable[[], tuple[Link, Link]]) -> None:
+        super().__init__("serial", str(folder), ends=ends)
+        self._folder = folder
+
+    def kill(self) -> None:
+        for device in self._folder.glob("port-*"):
+            device.unlink()  # or another program's terminal of the same number would be taken for it
+        super().kill()
 
 
 class ZmqBrokerCarrier(Relayed):
