@@ -69,6 +69,10 @@ class Writer:
         self._is_stalled = False
         """Whether events have waited for credit since the last frame went."""
         self._must_ack = False
+        self._wrote = False
+        """Whether something was sent past `run` since it was there."""
+        self._is_quiet = False
+        """Whether `run` sleeps for as long as nothing is sent past it."""
         self._alarm_at = 0.0
         """When `run` wakes by itself."""
         self._collecting: asyncio.TimerHandle | None = None
@@ -119,15 +123,21 @@ class Writer:
                 wake.clear()
                 peer.check(loop.time())
                 left, self._frames = self._frames, None
-                for frame in chain(left or (), self._output(ack=True)):
+                for frame in chain(left or (), self._output()):
                     await self._wire.send([frame])
                 self._is_stalled = peer.outflow.is_stalled
                 if peer.has_left:
                     self.left.set()
                 now = loop.time()
-                # What is sent past this task may be wanted again sooner than it knows, hardly before that.
-                self._alarm_at = min(peer.next_time, now + peer.limits.patience / 4)
-                alarm = loop.call_later(max(self._alarm_at - now, 0.001), wake.set)
+                self._alarm_at = peer.next_time
+                if self._wrote:
+                    # What is sent past this task may be wanted again sooner than it knows, hardly before that.
+                    self._alarm_at = min(self._alarm_at, now + peer.limits.patience / 4)
+                    self._wrote = False
+                    self._is_quiet = False
+                else:
+                    self._is_quiet = True
+                alarm = loop.call_later(max(self._alarm_at - now, 0.001), self._alarm)
                 self._is_resting = True
                 try:
                     await wake.wait()
@@ -141,16 +151,20 @@ class Writer:
                     timer.cancel()
             self._collecting = self._acking = None
 
-    def _output(self, *, ack: bool) -> Iterator[bytes]:
-        """Give the frames that may go."""
-        self._must_ack = False
+    def _alarm(self) -> None:
+        self._must_ack = True
+        self._wake.set()
+
+    def _output(self) -> Iterator[bytes]:
+        """Give the frames that may go; acknowledge only where that is due, so that credit comes in lots."""
+        ack, self._must_ack = self._must_ack, False
         self._collected = 0
         return self._peer.output(self._loop.time(), ack=ack)
 
     def _write(self, send_nowait: Callable[[bytes], bool]) -> None:
         """Send what may go, as far as the wire has room; the rest is left to `run`."""
         acked = self._must_ack
-        frames = self._output(ack=acked)
+        frames = self._output()
         for frame in frames:
             try:
                 is_sent = send_nowait(frame)
@@ -161,7 +175,10 @@ class Writer:
                 self._wake.set()
                 return
         self._is_stalled = self._peer.outflow.is_stalled
-        if acked and self._peer.next_time < self._alarm_at:
+        self._wrote = True
+        if self._is_quiet:
+            self._wake.set()  # `run` sets its alarm anew
+        elif acked and self._peer.next_time < self._alarm_at:
             self._wake.set()  # what came has changed something
 
     def _end_turn(self) -> None:
