@@ -36,6 +36,11 @@ class Authority:
             raise ConfigError(f"accept: {exc}") from exc
         self._most_urgent = most_urgent
 
+    @property
+    def is_open(self) -> bool:
+        """Whether all may come."""
+        return self._types is None and self._most_urgent is None
+
     def admits(self, event: Event[Any]) -> bool:
         """Say whether an event may come."""
         if self._types is not None and event.type not in self._types:

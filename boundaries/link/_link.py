@@ -114,7 +114,8 @@ class Link(EventConsumer, EventProducer):
         self._door = door(self._connection) if door is not None else None
         self._rows = Rows(types)
         self._token = token
-        self._authority = Authority(accept, most_urgent)
+        authority = Authority(accept, most_urgent)
+        self._authority = None if authority.is_open else authority
         self._requests = Requests(self.name, self.limits.max_requests)
         self._source = secrets.token_hex(16)
         self._peers = Peers(
@@ -136,6 +137,7 @@ class Link(EventConsumer, EventProducer):
         self._received = 0
         self._left_out: dict[str, int] = {}
         self._forged = 0
+        self._turned_away = 0
         if dialler is not None and self._durable is None:
             self._peers.only()
 
@@ -594,8 +596,11 @@ class Link(EventConsumer, EventProducer):
             peer = await self._make_way(hello)
             self._make_room()
         except (BadEvent, TimeoutError, LinkBroken, BadCall) as exc:
-            logger.warning("%s turns somebody away: %s", self.name, why(exc))
-            await say_bye(wire, why(exc))
+            reason = f"no hello within {HELLO_TIMEOUT} s" if isinstance(exc, TimeoutError) else why(exc)
+            self._turned_away += 1
+            if self._turned_away & (self._turned_away - 1) == 0:  # a crowd of strangers fills no log
+                logger.warning("%s turns somebody away: %s (number %d)", self.name, reason, self._turned_away)
+            await say_bye(wire, reason)
             wire.close()
             return
         await self._carry(peer, wire, first)
@@ -700,7 +705,7 @@ class Link(EventConsumer, EventProducer):
             if self._requests.answer(event):
                 self._received += self._requests.late == late
                 return None
-        if not self._authority.admits(event):
+        if self._authority is not None and not self._authority.admits(event):
             self._leave_out("forbidden")
             return None
         if event._meta is not plain and self._nexus.domain in event.path:
