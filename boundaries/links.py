@@ -21,7 +21,7 @@ class LinkStateEvent(NamedEvent[LinkState]):
 
 
 class OutboxStateEvent(NamedEvent[OutboxState]):
-    """Says that an outbox is full, failing, damaged, or well again."""
+    """Says that an outbox is full, failing, damaged, or well again, or was taken over."""
 
 
 class Linked(Protocol):
@@ -53,7 +53,8 @@ def announce_links(
 def announce_outboxes(nexus: AsyncEventNexus, *outboxes: Outbox | SpillFile, priority: int = -1) -> None:
     """Give the nexus an `OutboxStateEvent` whenever one of these is full, damaged, fails, or is well.
 
-    As with `announce_links`, where a handler takes it and while the nexus runs.
+    Also when it stands by for another process, or has taken over. As with `announce_links`, where a handler
+    takes it and while the nexus runs.
 
     Args:
         priority: of these events.

@@ -108,6 +108,7 @@ class Standby:
                     await self._fence(file, watch, sign)
             if reason != told:
                 told = reason
+                logger.info("%s: standing by: %s", self._path, reason)
                 waiting(reason)
             await asyncio.sleep(pause)
 

@@ -100,6 +100,14 @@ def test_rows_are_looked_at(row: Any, said: str) -> None:
         unpack(pack_events(0, 1, 0, [orjson.dumps(row)]))
 
 
+@pytest.mark.parametrize("generation", [-1, 1.0, "1", None, True])
+def test_a_generation_is_a_count(generation: Any) -> None:
+    """How often an outbox was opened is an integer from 0 on."""
+    hello = orjson.loads(pack(Hello("a", "a", "a"))[1:]) | {"generation": generation}
+    with pytest.raises(BadLinkFrame, match="the generation of a hello"):
+        unpack(b"\x01" + orjson.dumps(hello))
+
+
 def test_another_version_is_told() -> None:
     """A side that speaks another version is refused by that name."""
     hello = orjson.loads(pack(Hello("a", "a", "a"))[1:]) | {"version": 99}

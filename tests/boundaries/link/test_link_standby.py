@@ -13,7 +13,8 @@ from real import free_port
 from nexus import AsyncEventNexus, Event
 from nexus.boundaries.link import Link, LinkLimits
 from nexus.boundaries.link._frames import Hello, pack
-from nexus.boundaries.outbox import Outbox, OutboxInUse
+from nexus.boundaries.links import OutboxStateEvent, announce_outboxes
+from nexus.boundaries.outbox import Outbox, OutboxInUse, OutboxState
 
 QUICK = LinkLimits(patience=0.1, heartbeat=0.2, flush_timeout=0.2)
 
@@ -85,6 +86,23 @@ async def test_a_link_follows_another(tmp_path: Path) -> None:
                 await server.has(2)
                 await other.drained()
     assert server.got == ["first", "second"]
+
+
+async def test_the_nexus_hears_of_it(tmp_path: Path) -> None:
+    """That a link stands by, and that it has taken over, is an event in its nexus."""
+    told: asyncio.Queue[OutboxState] = asyncio.Queue(10)
+    async with outbox(tmp_path) as other, asyncio.timeout(WAIT):
+        mine = outbox(tmp_path)
+        link = Link.connect("tcp://127.0.0.1:1", name="ingest", outbox=mine, limits=QUICK)
+        nexus = AsyncEventNexus(grace=0.2)
+        nexus.register(link)
+        nexus.add_handler(OutboxStateEvent, lambda event: told.put_nowait(event.payload))
+        announce_outboxes(nexus, mine)
+        async with nexus:
+            assert (await told.get()).condition == "standby"
+            await other.aclose()
+            state = await told.get()
+            assert (state.condition, state.taken_over) == ("open", "it was closed")
 
 
 async def test_a_listener_follows_another(tmp_path: Path) -> None:
