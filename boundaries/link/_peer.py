@@ -80,10 +80,10 @@ class LinkLimits:
     away: Literal["block", "shed"] = "block"
     """What happens at the bound of a lane while the other side is away: whatever gives events waits, or the
     oldest of the lane is given up and counted."""
-    slow: Literal["block", "shed"] = "block"
-    """What a listener does at the bound of a lane of a side that is connected and slower than another one, whose
-    lane is at most half full: whatever gives events waits, or the oldest that has not gone to the slow side is
-    given up and counted. Where all are slow, or there is an outbox, it waits."""
+    slow_after: float | None = None
+    """Seconds for which a side that is connected may hold up what gives events when a lane is full. One that
+    takes longer for what it holds is slow: its oldest that have not gone are given up and counted, until it
+    has caught up with half. None to wait, however long. With an outbox it is waited for."""
     forget_after: float = 60.0
     """Seconds after which a listener gives up another side that is away and in the way of the others."""
     flush_timeout: float = 5.0
@@ -286,6 +286,8 @@ class Peer:
             yield pack(found)
         yield from self.outflow.frames(now)
         if not self.outflow.is_stalled:
+            self._again = INFINITY
+        elif self._again == INFINITY:
             self._again = now + self.limits.patience / PROBES
         silent = min(now - self._heard, now - self._asked) >= self.limits.heartbeat
         if silent or now >= self._again:  # a grant may have been lost
