@@ -12,7 +12,7 @@ from nexus.adapters._thread import Worker
 from nexus.boundaries.outbox._kinds import OutboxInUse
 from nexus.boundaries.outbox._owner import OwnerFile, Sign
 
-__all__ = ["Standby"]
+__all__ = ["Standby", "Watch"]
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ class Standby:
     async def _acquire(
         self, opened: Callable[[], Awaitable[None]], wait: bool, waiting: Callable[[str], object]
     ) -> str:
-        watch, told = _Watch(self._path, self._after), ""
+        watch, told = Watch(self._after), ""
         while True:
             if self._file is None:
                 self._file = OwnerFile(self._owner_path, self._after)
@@ -112,7 +112,7 @@ class Standby:
                 waiting(reason)
             await asyncio.sleep(pause)
 
-    async def _fence(self, file: OwnerFile, watch: _Watch, sign: Sign) -> None:
+    async def _fence(self, file: OwnerFile, watch: Watch, sign: Sign) -> None:
         silent = watch.silent
         watch.silent = 0.0
         try:
@@ -170,11 +170,14 @@ class Standby:
             self._timer = None
 
 
-class _Watch:
-    """For how long a process has given no sign of life, and what came of it."""
+class Watch:
+    """For how long a process has given no sign of life, and what came of it.
 
-    def __init__(self, path: str, after: float) -> None:
-        self._path = path
+    Args:
+        after: seconds that are too long.
+    """
+
+    def __init__(self, after: float) -> None:
         self._after = after
         self._last: Sign | None = None
         self._looked = 0.0

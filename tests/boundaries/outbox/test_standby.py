@@ -11,7 +11,10 @@ from pathlib import Path
 import pytest
 
 from nexus.boundaries.outbox import Outbox, OutboxInUse, OutboxState
+from nexus.boundaries.outbox._owner import Sign
+from nexus.boundaries.outbox._standby import Watch
 from nexus.errors import ConfigError
+from nexus.testing import virtual_time
 
 OWNER = """
 import asyncio, sys, time
@@ -132,6 +135,21 @@ async def test_one_that_lives_is_left_alone(path: Path) -> None:
         await asyncio.wait([opening], timeout=4 * AFTER)
         assert not opening.done()
         assert process.returncode is None
+
+
+@virtual_time
+async def test_time_that_nobody_looked_does_not_count() -> None:
+    """Whoever was stopped itself, or slept with the whole machine, knows nothing of the time between."""
+    watch, sign = Watch(1.0), Sign(1, 0.5, 7)
+    assert not watch.seen(sign)
+    for _ in range(5):
+        await asyncio.sleep(1000)
+        assert not watch.seen(sign)
+    for _ in range(20):
+        await asyncio.sleep(0.05)
+        is_dead = watch.seen(sign)
+    assert is_dead
+    assert not watch.seen(Sign(1, 0.5, 8))
 
 
 @on_linux
