@@ -23,8 +23,8 @@ class LinkCounts:
     waiting: int
     """Held here: not sent, or not acknowledged."""
     lost: Mapping[str, int]
-    """Given up, by reason: ``shed`` while the other side was away, ``slow`` because it did not keep up with
-    others, ``expired`` before they could go, ``forgotten`` with one that did not come back."""
+    """Given up, by reason: ``shed`` while the other side was away, ``slow`` because it did not keep up,
+    ``expired`` before they could go, ``forgotten`` with one that did not come back."""
     resent: int
     """Events that were sent more than once."""
     received: int

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import os
 import secrets
-from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Self
 
@@ -27,6 +26,7 @@ from nexus.adapters._safe import why
 from nexus.adapters._wire import Wire
 from nexus.boundaries._requests import Requests
 from nexus.boundaries.link._adapters import AdapterDialler
+from nexus.boundaries.link._arrivals import Arrivals
 from nexus.boundaries.link._authority import Accepted, Authority
 from nexus.boundaries.link._chaos import Weather
 from nexus.boundaries.link._counts import LinkCounts
@@ -36,11 +36,12 @@ from nexus.boundaries.link._frames import Hello, unpack
 from nexus.boundaries.link._line import Line, say_bye
 from nexus.boundaries.link._peer import LinkBroken, LinkEnded, LinkLimits, Peer
 from nexus.boundaries.link._peers import Peers
-from nexus.boundaries.link._rows import MAX_HOPS, Rows
+from nexus.boundaries.link._rows import Rows
 from nexus.boundaries.link._seal import SealedWire
+from nexus.boundaries.link._spread import Spread
 from nexus.boundaries.link._stored import Done
 from nexus.boundaries.outbox import Outbox, OutboxInUse
-from nexus.errors import BadCall, BadEvent, NexusError, QueueFull
+from nexus.errors import BadCall, BadEvent
 
 __all__ = ["Link"]
 
@@ -115,8 +116,10 @@ class Link(EventConsumer, EventProducer):
         self._rows = Rows(types)
         self._token = token
         authority = Authority(accept, most_urgent)
-        self._authority = None if authority.is_open else authority
         self._requests = Requests(self.name, self.limits.max_requests)
+        self._arrivals = Arrivals(
+            self.name, self._rows, None if authority.is_open else authority, self._requests
+        )
         self._source = secrets.token_hex(16)
         self._peers = Peers(
             self.name,
@@ -126,6 +129,15 @@ class Link(EventConsumer, EventProducer):
             lambda name: self._durable.forget(name) if self._durable is not None else None,
         )
         self._lines: dict[Peer, Line] = {}
+        self._spread = Spread(
+            self.name,
+            self.limits,
+            self._rows,
+            self._peers,
+            self._lines,
+            self._arrivals.leave_out,
+            self._make_room,
+        )
         self._nexus: AsyncEventNexus | None = None
         self._room: list[asyncio.Future[None]] = []
         self._task: asyncio.Task[None] | None = None
@@ -133,9 +145,6 @@ class Link(EventConsumer, EventProducer):
         """Whether what is held is being numbered anew."""
         self._is_leaving = False
         """Whether the other side was told that this one ends."""
-        self._taken = 0
-        self._received = 0
-        self._left_out: dict[str, int] = {}
         self._forged = 0
         self._turned_away = 0
         if dialler is not None and self._durable is None:
@@ -240,14 +249,14 @@ class Link(EventConsumer, EventProducer):
         """What became of the events of this link."""
         flows = [peer.outflow for peer in self._peers]
         return LinkCounts(
-            taken=self._taken,
+            taken=self._spread.taken,
             accepted=sum(flow.accepted for flow in flows) + self._peers.accepted_before,
             waiting=sum(len(flow) for flow in flows),
             lost=self._peers.lost_of_all(),
             resent=sum(flow.resent for flow in flows),
-            received=self._received,
+            received=self._arrivals.received,
             duplicates=sum(peer.inflow.duplicates for peer in self._peers if peer.inflow),
-            left_out=self._left_out | ({"late": late} if (late := self._requests.late) else {}),
+            left_out=self._arrivals.left_out | ({"late": late} if (late := self._requests.late) else {}),
             peers=len(self._lines),
             forged=self._forged,
         )
@@ -277,7 +286,7 @@ class Link(EventConsumer, EventProducer):
         nexuses = self.nexuses
         if len(nexuses) != 1 or not isinstance(nexuses[0], AsyncEventNexus):
             raise BadCall(f"{self.name}: what comes over a link goes to one AsyncEventNexus, found {nexuses}")
-        self._nexus = nexuses[0]
+        self._nexus = self._arrivals.nexus = nexuses[0]
         if self._task is not None and self._task.cancelling():
             await asyncio.wait((self._task,))  # it was closed a moment ago
         if self._task is not None and not self._task.done():
@@ -324,6 +333,7 @@ class Link(EventConsumer, EventProducer):
         if self._door is not None:
             self._door.close()
         self._connection.stopped()
+        self._spread.close()
         self._requests.close()
         self._make_room()
 
@@ -356,7 +366,7 @@ class Link(EventConsumer, EventProducer):
         for name in durable.names() if self._door is not None else ():
             self._peers.add(name)
         counts = self.counts
-        self._taken = counts.accepted + counts.waiting + sum(counts.lost.values())
+        self._spread.taken = counts.accepted + counts.waiting + sum(counts.lost.values())
         self._make_room()
 
     async def _begin_anew(self, durable: Durable) -> None:
@@ -399,42 +409,7 @@ class Link(EventConsumer, EventProducer):
 
         Raises what `handle` raises.
         """
-        if event._meta is None and len(self._lines) == len(self._peers) == 1:
-            # The short way: one other side, connected, and an event without anything but its four fields.
-            ((only, its_line),) = self._lines.items()
-            if only.outflow.push(event.priority, self._rows.pack(event)):
-                self._taken += 1
-                if only.stream is None:
-                    its_line.pushed(event.priority)
-                return True
-            return False
-        targets = self._targets(event)
-        if targets is None:
-            return False
-        if not targets:
-            return True
-        priority = event.priority
-        row, deadline = self._rows.pack(event), event.deadline
-        if len(targets) > 1:
-            targets = [peer for peer in targets if not self._is_forgotten(peer, priority, len(row))]
-            full = [peer for peer in targets if not self._has_room(peer, priority, len(row))]
-            if full and not self._goes_on_without(full, targets, priority):
-                return False
-            for peer in full:
-                if not self._makes_room(peer, priority, len(row)):
-                    targets.remove(peer)
-                    peer.outflow.give_up_slow()
-                    self._taken += 1
-        for peer in targets:
-            if not peer.outflow.push(priority, row, deadline) and not (
-                self._has_room(peer, priority, len(row)) and peer.outflow.push(priority, row, deadline)
-            ):
-                return False
-            self._taken += 1
-            line = self._lines.get(peer)
-            if line is not None and peer.stream is None:
-                line.pushed(priority)
-        return True
+        return self._spread.push(event)
 
     def _take_until_durable(self, event: Event[Any], done: Done) -> bool:
         """Take an event if there is room for it, and say when it is durable; say whether it was taken."""
@@ -480,59 +455,9 @@ class Link(EventConsumer, EventProducer):
         """
         return await self._requests.ask(event, timeout, self.handle)
 
-    def _has_room(self, peer: Peer, priority: int, size: int) -> bool:
-        """Say whether an event can be held for a peer; for one that is away the oldest may have to go."""
-        while not peer.outflow.has_room(priority, size):
-            if self.limits.away == "block" or peer in self._lines or not peer.outflow.shed(priority):
-                return False
-            if peer.stream is not None:  # the file has room when it has written that: later
-                for _ in range(peer.outflow.depths().get(priority, 0) // 50):
-                    peer.outflow.shed(priority)
-                return False
-        return True
-
-    def _goes_on_without(self, full: list[Peer], targets: list[Peer], priority: int) -> bool:
-        """Say whether to wait no longer for sides that are full: they are slower than another one."""
-        return (
-            self.limits.slow == "shed"
-            and all(peer in self._lines and peer.stream is None for peer in full)
-            and any(peer in self._lines and peer.outflow.is_half_empty(priority) for peer in targets)
-        )
-
-    def _makes_room(self, peer: Peer, priority: int, size: int) -> bool:
-        """Give up the oldest that have not gone to a slow side; say whether there is room then."""
-        while not peer.outflow.has_room(priority, size):
-            if not peer.outflow.shed_unsent(priority):
-                return False
-        return True
-
-    def _is_forgotten(self, peer: Peer, priority: int, size: int) -> bool:
-        """Give up a peer that is in the way of the others, and has been away for too long."""
-        if peer in self._lines or peer.outflow.has_room(priority, size):
-            return False
-        now = asyncio.get_running_loop().time()
-        if now - peer.away_since < self.limits.forget_after:
-            return False
-        self._peers.forget(peer)
-        return True
-
     @property
     def _domain(self) -> str:
         return self._nexus.domain if self._nexus is not None else self.name
-
-    def _targets(self, event: Event[Any]) -> list[Peer] | None:
-        """Give those an event goes to; None while there is nobody to hold it for."""
-        if not len(self._peers):
-            return None
-        if event._meta is None:
-            return self._peers.all
-        if len(event.path) >= MAX_HOPS:
-            self._leave_out("hops")
-            return []
-        targets = [peer for peer in self._peers if peer.domain not in event.path]
-        if not targets:
-            self._leave_out("loop")
-        return targets
 
     async def _wait_for_room(self) -> None:
         waiter = asyncio.get_running_loop().create_future()
@@ -666,9 +591,9 @@ class Link(EventConsumer, EventProducer):
         line = Line(
             peer,
             wire,
-            make=self._event,
-            give=self._give,
-            wait=self._give_when_room,
+            make=self._arrivals.event,
+            give=self._arrivals.give,
+            wait=self._arrivals.give_when_room,
             moved=self._make_room,
             greeted=lambda: self._greeted(peer),
         )
@@ -691,74 +616,11 @@ class Link(EventConsumer, EventProducer):
 
     # What comes.
 
-    def _event(self, row: list[Any], priority: int, ahead: float, plain: EventMeta) -> Event[Any] | None:
-        """Make an event; None for one that is left out, which is counted."""
-        assert self._nexus is not None
-        try:
-            event = self._rows.unpack(row, priority, ahead, plain)
-        except BadEvent as exc:
-            logger.warning("%s leaves out an event: %s", self.name, exc)
-            self._leave_out("bad")
-            return None
-        if event._meta is not plain and event.route:
-            late = self._requests.late
-            if self._requests.answer(event):
-                self._received += self._requests.late == late
-                return None
-        if self._authority is not None and not self._authority.admits(event):
-            self._leave_out("forbidden")
-            return None
-        if event._meta is not plain and self._nexus.domain in event.path:
-            self._leave_out("loop")
-            return None
-        return event
-
     def _greeted(self, peer: Peer) -> EventMeta:
         """Note that the other side has said who it is; return the metadata of its plain events."""
         assert self._nexus is not None
         self._connection.up()
         way = f"{self.name}<{peer.domain}"
         if not self._nexus.has_reply_way(way):
-            self._nexus.add_reply_way(way, lambda reply, queue: self._reply(peer, reply))
+            self._nexus.add_reply_way(way, lambda reply, queue: self._spread.reply(peer, reply))
         return EventMeta(path=(peer.domain,), reply_to=(way,))
-
-    def _reply(self, peer: Peer, reply: Event[Any]) -> None:
-        """Take an answer back to where the question came from."""
-        back = reply.evolve(route=reply.route[:-1], path=())
-        if not peer.outflow.push(reply.priority, self._rows.pack(back), reply.deadline):
-            raise QueueFull(
-                f"{self.name}: {self.limits.maxsize} events of priority {reply.priority} wait already"
-            )
-        self._taken += 1
-        if (line := self._lines.get(peer)) is not None and peer.stream is None:
-            line.pushed(reply.priority)
-
-    def _give(self, events: deque[Event[Any]]) -> int:
-        """Give events from the front for as long as there is room; return how many.
-
-        A nexus that stops takes none; its link goes on until what it holds is sent.
-        """
-        assert self._nexus is not None
-        if self._nexus.queue.closed is not None:
-            return 0
-        before = len(events)
-        self._nexus.queue.give(events)
-        count = before - len(events)
-        self._received += count
-        return count
-
-    async def _give_when_room(self, event: Event[Any]) -> None:
-        assert self._nexus is not None
-        queue = self._nexus.queue
-        try:
-            if queue.closed is None:
-                await queue.wait_for_room(event)
-        except NexusError:
-            if queue.closed is None:
-                raise
-        if queue.closed is not None:
-            await asyncio.Event().wait()  # not accepted: it comes again, in the next life
-        self._received += 1
-
-    def _leave_out(self, reason: str) -> None:
-        self._left_out[reason] = self._left_out.get(reason, 0) + 1

@@ -55,10 +55,14 @@ class _Lane:
         "deadlines",
         "flight",
         "flying",
+        "full_base",
+        "full_last",
+        "full_since",
         "gap",
         "given_before",
         "given_up",
         "held",
+        "is_slow",
         "limit",
         "priority",
         "resend_at",
@@ -98,6 +102,13 @@ class _Lane:
         """By number, of those that were not sent yet and have one."""
         self.given_up: set[int] = set()
         """Numbers of those that are no events any more."""
+        self.is_slow = False
+        """Whether nobody waits for it when it is full."""
+        self.full_base = 0
+        """The first that was not accepted when it was full last."""
+        self.full_last = 0
+        """The last it held when it was full; all that is accepted from then on is timed."""
+        self.full_since = 0.0
 
     @property
     def first_gap(self) -> int:
@@ -287,10 +298,21 @@ class Outflow:
         """Count an event that is given up because the other side is slower than others."""
         self._lose("slow")
 
-    def is_half_empty(self, priority: int) -> bool:
-        """Say whether a lane holds at most half of what it may."""
-        lane = self._lanes.get(priority)
-        return lane is None or (2 * lane.count <= self.maxsize and 2 * lane.bytes <= self.max_bytes)
+    def is_slow(self, priority: int, now: float, after: float) -> bool:
+        """Say whether a lane that is full now takes longer than so many seconds for what it holds.
+
+        Once it does, it is slow until half of it has been accepted from one time it is full to the next.
+        """
+        lane = self._lanes[priority]
+        if lane.is_slow and 2 * (lane.base - lane.full_base) >= lane.count:
+            lane.is_slow = False
+            lane.full_last = 0
+        lane.full_base = lane.base
+        if not lane.is_slow:
+            if lane.base > lane.full_last:
+                lane.full_last, lane.full_since = lane.base + lane.count - 1, now
+            lane.is_slow = now - lane.full_since >= after
+        return lane.is_slow
 
     def restore(self, priority: int, first: int, last: int) -> None:
         """Begin a lane with what its store holds, from one number to another; with none, first is last + 1.
