@@ -131,7 +131,7 @@ class Writer:
                 now = loop.time()
                 self._alarm_at = peer.next_time
                 if self._wrote:
-                    # What is sent past this task may be wanted again sooner than it knows, hardly before that.
+                    # What is sent past this task may be wanted again sooner than it knows, hardly before.
                     self._alarm_at = min(self._alarm_at, now + peer.limits.patience / 4)
                     self._wrote = False
                     self._is_quiet = False
