@@ -55,6 +55,17 @@ class Files:
             # Windows replaces no file that is open, and writes through.
             self.remove(copy)
 
+    def write(self, path: str, content: bytes) -> None:
+        """Write a whole file durably, or nothing of it."""
+        copy = f"{path}-copy"
+        self.remove(copy)
+        self.create(copy)
+        with open(copy, "rb+") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        self.replace(copy, path)
+
     def replace(self, old: str, new: str) -> None:
         """Give a file another name, durably, in the place of one that has it."""
         os.replace(old, new)

@@ -510,7 +510,10 @@ class Outbox:
                         await self._run(mend)
                         mend = None
                     result = await self._run(work)
-                except (Trouble, Broken) as exc:
+                except Exception as exc:
+                    if not isinstance(exc, Trouble | Broken):
+                        # Not foreseen, and no reason to lose what waits.
+                        logger.exception("%s: the disk could not be used", self.path)
                     if isinstance(exc, Broken) and not repaired:
                         repaired = True
                         mend = functools.partial(self._store.repair, str(exc))
@@ -572,6 +575,8 @@ class Outbox:
         self._must_be_open()
         if type(row) is not bytes:
             raise BadCall(f"a row is bytes, not {type(row).__qualname__}")
+        if self._closing:
+            raise BadCall(f"the outbox {self.path} is being closed")
         raise BadCall(f"the next number of the lane is {tail.last + 1}, not {number}")
 
     def _must_be_open(self) -> None:

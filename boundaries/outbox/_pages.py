@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterator
 from typing import TypeAlias
 
-__all__ = ["Value", "records"]
+__all__ = ["Value", "commits", "logged", "records"]
 
 Value: TypeAlias = "int | float | bytes | None"
 
@@ -45,7 +45,7 @@ class Pages:
     def __init__(self, data: bytes, log: bytes, size: int) -> None:
         self._data = data
         self._size = size
-        self._logged = dict(_logged(log, size))
+        self._logged = logged(log, size)
 
     def __len__(self) -> int:
         return len(self._data) // self._size + 1 + len(self._logged)
@@ -63,13 +63,25 @@ class Pages:
         return self._data[(number - 1) * self._size : number * self._size] if number > 0 else b""
 
 
-def _logged(log: bytes, size: int) -> Iterator[tuple[int, bytes]]:
-    """Give the pages of the log in the order in which they were written."""
-    salts = log[16:24]
-    for at in range(LOG_HEAD, len(log) - FRAME_HEAD - size + 1, FRAME_HEAD + size):
-        if log[at + 8 : at + 16] == salts:
+def logged(log: bytes, size: int) -> dict[int, bytes]:
+    """Return the pages of the log as its last commit has left them, whether they are intact or not."""
+    pages: dict[int, bytes] = {}
+    marks = commits(log, size)
+    for index in range(marks[-1] if marks else 0):
+        at = LOG_HEAD + index * (FRAME_HEAD + size)
+        if log[at + 8 : at + 16] == log[16:24]:
             (number,) = struct.unpack_from(">I", log, at)
-            yield number, log[at + FRAME_HEAD : at + FRAME_HEAD + size]
+            pages[number] = log[at + FRAME_HEAD : at + FRAME_HEAD + size]
+    return pages
+
+
+def commits(log: bytes, size: int) -> list[int]:
+    """Return after how many frames of the log a commit ends, whether it is intact or not."""
+    found = []
+    for index, at in enumerate(range(LOG_HEAD, len(log) - FRAME_HEAD - size + 1, FRAME_HEAD + size)):
+        if log[at + 8 : at + 16] == log[16:24] and log[at + 4 : at + 8] != bytes(4):
+            found.append(index + 1)
+    return found
 
 
 def _in_page(pages: Pages, page: bytes, head: int, size: int) -> Iterator[list[Value]]:

@@ -29,12 +29,16 @@ from nexus.boundaries.outbox._schema import (
     save_meta,
 )
 
-__all__ = ["Remains", "finish", "is_ours", "remains", "salvage"]
+__all__ = ["BAD_LOG", "Remains", "finish", "is_ours", "remains", "salvage"]
 
 logger = logging.getLogger(__name__)
 
 Key = tuple[str, int]
 MAGIC = b"SQLite format 3\0"
+MOST_KEPT = 100
+"""Damaged files that are kept; then somebody has to look."""
+BAD_LOG = "-wal.damaged"
+"""Ends the name of a log of which SQLite has read a part, until the rest is salvaged."""
 
 
 @attrs.define
@@ -98,7 +102,8 @@ def salvage(path: str, connect: Connect, files: Files) -> tuple[str, int]:
     Raises:
         Trouble: the new file cannot be written; nothing has changed.
     """
-    found = remains(files.read(path), files.read(f"{path}-wal"))
+    kept_log = f"{path}{BAD_LOG}"
+    found = remains(files.read(path), files.read(kept_log) or files.read(f"{path}-wal"))
     new = f"{path}.salvaging"
     try:
         for each in (new, f"{new}-journal", f"{new}-wal"):
@@ -194,7 +199,7 @@ def _text(value: bytes) -> str:
 
 def _fill(con: Connection, found: Remains) -> None:
     certain = found.certain()
-    meta = dict(found.meta or {"epoch": found.epoch, "generation": 0, "marks": 0})
+    meta: Meta = dict(found.meta or {"epoch": found.epoch, "generation": 0, "marks": 0})
     if found.meta is None or not certain:
         # Numbers may have been given that nobody knows of any more: nothing is numbered as before.
         meta |= {"source": secrets.token_hex(16), "epoch": meta["epoch"] + 1}
@@ -239,6 +244,7 @@ def _copy_others(path: str, con: Connection, connect: Connect) -> None:
     """Copy the tables that effects have made, as far as SQLite can read them."""
     old = connect(path)
     try:
+        list(_readable(old, "PRAGMA locking_mode=EXCLUSIVE"))
         listed = "SELECT type, name, tbl_name, sql FROM sqlite_master WHERE sql IS NOT NULL"
         made = [
             (kind, name, sql)
@@ -271,8 +277,12 @@ def _set_aside(path: str, files: Files) -> str:
     number = 1
     while any(files.identity(f"{path}.damaged-{number}{end}") for end in ("", "-wal")):
         number += 1
+    if number > MOST_KEPT:
+        raise Trouble(
+            f"{path} was damaged {MOST_KEPT} times: see to the disk, and move the damaged files away"
+        )
     kept = f"{path}.damaged-{number}"
-    for end in ("-wal", ""):
-        if files.identity(f"{path}{end}") is not None:
-            files.replace(f"{path}{end}", f"{kept}{end}")
+    for old, new in (("-wal", "-wal"), (BAD_LOG, "-wal"), ("", "")):
+        if files.identity(f"{path}{old}") is not None:
+            files.replace(f"{path}{old}", f"{kept}{new}")
     return kept

@@ -14,7 +14,8 @@ import attrs
 from nexus.boundaries.outbox._files import Files
 from nexus.boundaries.outbox._group import checksum, chunks, join, seed, split
 from nexus.boundaries.outbox._kinds import Connection, Cursor, NoOutbox, OutboxDamaged, OutboxInUse
-from nexus.boundaries.outbox._salvage import finish, is_ours, salvage
+from nexus.boundaries.outbox._pages import commits, logged
+from nexus.boundaries.outbox._salvage import BAD_LOG, finish, is_ours, salvage
 from nexus.boundaries.outbox._schema import (
     APPLICATION,
     PAGE,
@@ -347,11 +348,15 @@ class Store:
                 self._files.create(self.path)
             if 0 < self._files.size(self.path) < 512:
                 raise Broken("it is shorter than any database")  # SQLite would begin a new one in it
+            if self._files.identity(f"{self.path}{BAD_LOG}") is not None:
+                raise Broken("its log is damaged")
             log = self._files.size(f"{self.path}-wal")
+            content = b"" if look else self._files.read(f"{self.path}-wal")
             self._con, is_new = self._connected(look)
             if log:
                 # What a process wrote that died may not have reached the disk, and is about to be believed.
                 self._rewrite_log()
+                self._doubt_log(self._con, content)
                 self._shut()
                 self._con, is_new = self._connected(look)
             self._identity = self._files.identity(self.path)
@@ -399,6 +404,22 @@ class Store:
             raise
         return con, is_new
 
+    def _doubt_log(self, con: Connection, content: bytes) -> None:
+        """Keep a log that has commits behind damage: SQLite ends at the damage, and forgets the rest."""
+        ((_, known, _),) = con.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        (size,) = _one(con, "PRAGMA page_size")
+        # One commit may be torn where the power was cut while it was written; with less flushing, many.
+        beyond = sum(mark > known for mark in commits(content, size))
+        if beyond < 2 or self._synchronous != "full":
+            return
+        data = self._files.read(self.path)  # this may end our lock, but the file is closed next
+        if any(
+            data[(number - 1) * size : number * size] != page
+            for number, page in logged(content, size).items()
+        ):
+            self._files.write(f"{self.path}{BAD_LOG}", content)
+            raise Broken("its log is damaged")
+
     def _refuse(self, con: Connection, *, look: bool) -> bool:
         """Refuse a file that holds something else, before it is changed; tell whether it is new."""
         names = {name for (name,) in con.execute("SELECT name FROM sqlite_master WHERE type='table'")}
@@ -428,7 +449,7 @@ class Store:
         (row,) = con.execute("SELECT version, source, epoch, generation, marks, lanes, crc FROM outbox")
         if checksum("outbox", *row[:-1]) != row[-1]:
             raise Broken("the record of the outbox")
-        meta = dict(zip(("source", "epoch", "generation", "marks", "lanes"), row[1:-1], strict=True))
+        meta: Meta = dict(zip(("source", "epoch", "generation", "marks", "lanes"), row[1:-1], strict=True))
         lanes: dict[Key, Lane] = {}
         for stream, priority, accepted, last, crc in con.execute("SELECT * FROM lanes"):
             if checksum("lane", meta["epoch"], stream, priority, accepted, last) != crc:

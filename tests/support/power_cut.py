@@ -330,6 +330,14 @@ class SimulatedFiles(Files):
             self.disk.flush(copy, inode)
         self.replace(copy, path)
 
+    def write(self, path: str, content: bytes) -> None:
+        copy = f"{path}-copy"
+        with system_errors():
+            inode = self.disk.make(copy)
+            self.disk.write(inode, 0, content)
+            self.disk.flush(copy, inode)
+        self.replace(copy, path)
+
     def replace(self, old: str, new: str) -> None:
         with system_errors():
             self.disk.rename(old, new)

@@ -4,12 +4,17 @@ import asyncio
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
+from nexus.adapters._thread import Worker
 from nexus.boundaries.outbox import Cursor, LaneContents, NoOutbox, Outbox, OutboxInUse, OutboxState
 from nexus.errors import BadCall, QueueFull
+
+T = TypeVar("T")
 
 
 @pytest.fixture
@@ -284,6 +289,28 @@ async def test_rows_of_any_size(path: Path) -> None:
         assert await outbox.read("far", 0, 1, most_bytes=1) == rows[:1]
         assert await outbox.read("far", 0, 2, most_bytes=10) == rows[1:2]
         assert await outbox.read("far", 0, 2, most_rows=2) == rows[1:3]
+
+
+async def test_what_nobody_foresaw_is_tried_again(path: Path) -> None:
+    """An error of the thread that is none of the disk's loses nothing."""
+    worker, left = Worker("odd"), [3]
+
+    async def odd(work: Callable[[], T]) -> T:
+        if opened and left[0]:
+            left[0] -= 1
+            raise RuntimeError("can't start new thread")
+        return await worker.call(work)
+
+    opened, states = False, list[OutboxState]()
+    async with Outbox(path, run=odd) as outbox:
+        opened = True
+        outbox.on_state(states.append)
+        rows = fill(outbox, 10)
+        await outbox.durable()
+        assert await outbox.read("far", 0, 1) == rows
+        assert [each.condition for each in states] == ["failing", "open"]
+        assert "new thread" in states[0].reason
+    worker.shutdown()
 
 
 async def test_file_that_was_removed_comes_back(path: Path) -> None:
