@@ -270,6 +270,10 @@ class Peer:
             return
         if self._farewell is not None:
             reason, self._farewell = self._farewell, ""
+            if self.hello is not None and self._inflow is not None:
+                self._inflow.tell_all()
+                if (ack := self._inflow.ack(now)) is not None:
+                    yield pack(ack)  # what is accepted need not go to whoever comes after this one
             yield pack(Bye(reason))
             return
         is_urging = self.is_urging

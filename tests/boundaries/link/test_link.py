@@ -259,7 +259,7 @@ async def test_places_of_nothing_break_no_count() -> None:
 
 async def shared(max_rate: float | None) -> tuple[int, int]:
     """Let one side flood a nexus that handles a thousand a second, where another one gives 800; return how
-    many of each were handled in three seconds."""
+    many of each were handled in a second and a half."""
     got = {"flood": 0, "good": 0}
     hub = AsyncEventNexus(name="hub", maxsize=100)
 
@@ -278,13 +278,13 @@ async def shared(max_rate: float | None) -> tuple[int, int]:
         nexus.add_handler(name, link)
     async with nexuses[0], nexuses[1], nexuses[2]:
         flooding = asyncio.ensure_future(
-            nexuses[1].ingest_many(Event(n, "flood", 0, n) for n in range(20_000))
+            nexuses[1].ingest_many(Event(n, "flood", 0, n) for n in range(5_000))
         )
         loop = asyncio.get_running_loop()
-        await asyncio.sleep(2)
+        await asyncio.sleep(1)
         before, began = dict(got), loop.time()
         number = 0
-        while loop.time() < began + 3:
+        while loop.time() < began + 1.5:
             if (loop.time() - began) * 800 > number:
                 number += 1
                 if nexuses[2].queue.qsize() < 5000:
@@ -300,9 +300,9 @@ async def shared(max_rate: float | None) -> tuple[int, int]:
 async def test_a_flood_of_one_side_leaves_the_others_their_rate() -> None:
     """With `max_rate` a side that sends all it can gets that much, and another one what it needs."""
     flood, good = await shared(100)
-    assert 280 <= flood <= 330
-    assert good >= 0.9 * 2400
-    assert (await shared(None))[1] < 0.9 * 2400
+    assert 130 <= flood <= 170
+    assert good >= 0.9 * 1200
+    assert (await shared(None))[1] < 0.9 * 1200
 
 
 @virtual_time

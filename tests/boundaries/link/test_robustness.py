@@ -108,6 +108,30 @@ def test_questions_nobody_fetches_answers_to_take_no_memory() -> None:
     assert len(list(peer.output(0.0))) < 50
 
 
+def test_the_last_word_says_what_was_accepted() -> None:
+    """Who leaves says first what it has accepted, so that nothing of it goes to who comes in its place."""
+    one, two = (Peer(lambda: ("me", "me"), source, LIMITS) for source in "ab")
+    for peer in (one, two):
+        peer.opened(0.0)
+    for number in range(3):
+        one.outflow.push(0, orjson.dumps([number, "t", None]))
+    for _ in range(4):
+        for here, there in ((one, two), (two, one)):
+            for frame in list(here.output(0.0)):
+                if (arrival := there.feed(frame, 0.0)) is not None:
+                    there.accepted(arrival, len(arrival.rows), 0.0)
+                    there.leave("enough")
+                    *before, last = list(there.output(0.0))
+                    for each in before:
+                        here.feed(each, 0.0)
+                    with pytest.raises(LinkBroken, match="enough"):
+                        here.feed(last, 0.0)
+                    assert len(one.outflow) == 0
+                    assert list(there.output(0.0)) == []
+                    return
+    pytest.fail("nothing arrived")
+
+
 @pytest.mark.parametrize("copies", [1, 2, 5])
 def test_hellos_that_come_twice_start_no_talk_without_end(copies: int) -> None:
     """Copies of a hello are not answered for ever: in one moment the two have soon said all."""
