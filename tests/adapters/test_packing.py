@@ -14,6 +14,7 @@ import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from memory_use import resident
 
 from nexus.adapters import _msgpack, _typed
 from nexus.adapters.packing import (
@@ -635,3 +636,13 @@ def test_any_bytes_are_data_or_an_unpacker_error(payload: bytes) -> None:
     ):
         with contextlib.suppress(UnpackerError):
             unpacker(payload)
+
+
+def test_what_was_packed_takes_no_more_memory_than_it_says() -> None:
+    """Many small pieces of data that wait take their own size, and not that of a buffer each."""
+    data = {"sensor": "oven-3", "value": 21.5}
+    json_packer(data)
+    before = resident()
+    kept = [json_packer(data) for _ in range(50_000)]
+    assert resident() - before < 50_000 * 1024
+    assert len(kept) == 50_000
