@@ -58,6 +58,7 @@ class Process:
         """Wait until it has said one of some words; tell when, and what followed the word."""
         async with asyncio.timeout(within):
             while not (found := [self._heard[word] for word in words if word in self._heard]):
+                assert "ends" not in self._heard, f"it has ended without {words}"
                 self._changed.clear()
                 await self._changed.wait()
         return found[0]
