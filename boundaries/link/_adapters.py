@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hmac
 import secrets
 import struct
 import zlib
@@ -59,18 +60,18 @@ class Part:
     count: int
     body: bytes
 
-    def pack(self) -> bytes:
-        """Make the bytes."""
+    def pack(self, key: bytes = b"") -> bytes:
+        """Make the bytes, for who has the same key."""
         head = _HEAD.pack(0, *self.source, *self.target, self.number, self.place, self.count)[4:]
-        return zlib.crc32(self.body, zlib.crc32(head)).to_bytes(4, "big") + head + self.body
+        return _check_of(head + self.body, key) + head + self.body
 
     @classmethod
-    def unpack(cls, data: bytes) -> Part | None:
+    def unpack(cls, data: bytes, key: bytes = b"") -> Part | None:
         """Read the bytes; None if they were damaged on the way, or are none of ours."""
         if len(data) < _HEAD.size:
             return None
-        check, instance, session, to_instance, to_session, number, place, count = _HEAD.unpack_from(data)
-        if check != zlib.crc32(data[4:]) or not place < count or not instance:
+        _, instance, session, to_instance, to_session, number, place, count = _HEAD.unpack_from(data)
+        if data[:4] != _check_of(data[4:], key) or not place < count or not instance:
             return None
         body = data[_HEAD.size :]
         return cls((instance, session), (to_instance, to_session), number, place, count, body)
@@ -82,12 +83,13 @@ class AdapterDialler:
     Args:
         sender: what this side sends with.
         receiver: what this side receives with.
+        token: what both sides know; empty for nothing. Parts of others are taken for damaged.
 
     Raises:
         ConfigError: they cannot carry any bytes at all.
     """
 
-    def __init__(self, sender: Sender[Any], receiver: Receiver[Any]) -> None:
+    def __init__(self, sender: Sender[Any], receiver: Receiver[Any], token: str = "") -> None:
         for half in (sender, receiver):
             _check(half)
         sender.packer = bytes_packer
@@ -95,6 +97,7 @@ class AdapterDialler:
         self.name = f"{sender.name} and {receiver.name}"
         self.sender = sender
         self.receiver = receiver
+        self.key = hmac.digest(token.encode(), b"part of a link", "sha256") if token else b""
         self.instance = secrets.randbelow(2**32 - 1) + 1
         self.stashed: bytes | None = None
         """What told the last session that the other side has begun anew; the next one begins with it."""
@@ -201,7 +204,7 @@ class AdapterWire:
         places = range(0, max(len(data), 1), self._room)
         for place, start in enumerate(places):
             body = data[start : start + self._room]
-            yield Part(self._own, target, self._number, place, len(places), body).pack()
+            yield Part(self._own, target, self._number, place, len(places), body).pack(self._dialler.key)
 
     def close(self) -> None:
         """Do nothing: the other side learns of it by the next session, or by silence."""
@@ -212,7 +215,7 @@ class AdapterWire:
         Raises:
             ConnectionResetError: the other side has begun anew.
         """
-        part = Part.unpack(data)
+        part = Part.unpack(data, self._dialler.key)
         if part is None or part.source[0] == self._own[0]:
             return None
         if part.target not in (self._own, (0, 0)):
@@ -275,6 +278,11 @@ class _Parts:
     def __init__(self) -> None:
         self.bodies: dict[int, bytes] = {}
         self.size = 0
+
+
+def _check_of(data: bytes, key: bytes) -> bytes:
+    """Return what tells a part from one that was damaged, or that somebody without the key has made."""
+    return hmac.digest(key, data, "sha256")[:4] if key else zlib.crc32(data).to_bytes(4, "big")
 
 
 def _check(half: Sender[Any] | Receiver[Any]) -> None:

@@ -214,7 +214,7 @@ class Link(EventConsumer, EventProducer):
         Raises:
             ConfigError: they cannot carry any bytes at all; a serial line or TCP needs ``frame="length"``.
         """
-        dialler: Dialler = AdapterDialler(sender, receiver)
+        dialler: Dialler = AdapterDialler(sender, receiver, options.get("token", ""))
         if chaos is not None:
             dialler = Weather.from_mapping(chaos).dialler(dialler)
         return cls(dialler=dialler, **options)

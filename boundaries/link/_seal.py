@@ -52,7 +52,7 @@ class SealedWire:
         right."""
         self._is_proven = False
         self._early: list[list[bytes]] = []
-        self.trouble = "the other side says nothing"
+        self.trouble = "the other side says nothing, or nothing with this token"
         """Why the two have not met yet."""
 
     @property

@@ -15,7 +15,9 @@ from link_sides import sides
 
 from nexus import AsyncEventNexus, Event
 from nexus.adapters.memory import MemoryConfig, MemoryReceiver, MemorySender
+from nexus.adapters.packing import bytes_packer
 from nexus.boundaries.link import Link, LinkBroken, LinkLimits
+from nexus.boundaries.link._adapters import Part
 from nexus.boundaries.link._frames import CHALLENGE, Ack, Bye, Hello, pack, pack_events
 from nexus.boundaries.link._seal import SealedWire
 from nexus.testing import MemoryWire, virtual_time
@@ -186,6 +188,40 @@ async def test_a_token_holds_in_bad_weather() -> None:
         await it.across()
         it.check(500)
         assert it.links[0].counts.forged == 0
+
+
+@virtual_time
+async def test_strangers_on_a_topic_end_no_session() -> None:
+    """Thousands of parts made by who does not know the token, with sessions of their own: nobody notices."""
+    limits = LinkLimits(patience=0.2)
+
+    def end(there: str, here: str) -> Link:
+        config = MemoryConfig(topic=there)
+        receiver = MemoryReceiver[Any](MemoryConfig(topic=here))
+        return Link.over_adapters(MemorySender[Any](config), receiver, limits=limits, token=TOKEN)
+
+    rng = random.Random(5)
+    stranger = MemorySender[Any](MemoryConfig(topic="b"), packer=bytes_packer)
+    async with sides(end("a", "b"), end("b", "a")) as it:
+        ups = [link.link.ups for link in it.links]
+        await stranger.start()
+        for number in range(200):
+            await it.give(range(10 * number, 10 * number + 10))
+            for _ in range(10):
+                source, target = (rng.randrange(1, 2**32), 1), rng.choice(((0, 0), it_means(it.links[0])))
+                part = Part(source, target, number, 0, 1, rng.choice(FORGED))
+                await stranger.deliver(part.pack(rng.choice((b"", b"guess"))))
+            await asyncio.sleep(0.01)
+        await it.across()
+        await stranger.stop()
+        it.check(2000)
+        assert [link.link.ups for link in it.links] == ups
+
+
+def it_means(link: Link) -> tuple[int, int]:
+    """Return what parts for an end of a link have to say."""
+    dialler: Any = link._dialler
+    return (dialler.instance, dialler._sessions)
 
 
 @virtual_time
