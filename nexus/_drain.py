@@ -51,6 +51,8 @@ class Drain:
         self._clock: Callable[[], float]
         self.is_over = False
         """Whether the nexus has stopped, and a handler that comes back now is the last."""
+        self.rests = False
+        """Whether it waits for an event."""
         self._length = 1
         self._pace = 0.0
         """Seconds an event took lately, in quick runs."""
@@ -96,7 +98,15 @@ class Drain:
                 await turn()
             else:
                 idle()
-                await queue.wait()
+                self.rests = True
+                try:
+                    await queue.wait()
+                finally:
+                    self.rests = False
+
+    def now(self) -> float:
+        """Read the clock."""
+        return self._clock()
 
     async def _work(self) -> None:
         """Handle events for one turn."""

@@ -52,7 +52,8 @@ class EventConsumer(abc.ABC):
             each priority, so that an ordinary event that has to wait never holds up an urgent one.
 
     A consumer that runs beside the nexus's own task may also have a method ``handle_nowait(event) -> bool``:
-    it handles the event here and now, or returns False where that would take waiting. It saves a task's turn.
+    it handles the event here and now, or returns False where that would take waiting. It saves a task's turn;
+    a lone event comes to it from within `ingest`.
     Or a method ``handle_later(event, done) -> bool``: it takes the event, or returns False, and calls
     ``done(None)``, or ``done(exception)``, from the loop when the event is handled, not before it has
     returned. Any number may be under way; until then the event counts as queued and active.

@@ -15,6 +15,7 @@ from .errors import BadCall
 
 if TYPE_CHECKING:
     from ._life import Life
+    from ._straight import Straight
 
 __all__ = ["Intake"]
 
@@ -24,10 +25,11 @@ class Intake(AbstractNexus):
 
     name: str
 
-    def __init__(self, queue: AsyncEventPriorityQueue, life: Life) -> None:
+    def __init__(self, queue: AsyncEventPriorityQueue, life: Life, straight: Straight) -> None:
         self._queue = queue
         self._doors = queue.lanes.doors
         self._life = life
+        self._straight = straight
 
     async def ingest(self, event: Event[Any]) -> None:
         """Give an event; it is accepted when this returns, and handled in its turn.
@@ -50,7 +52,7 @@ class Intake(AbstractNexus):
             if len(line) < lane.limit:
                 line.append(event)
                 return
-        if not self._queue.admit(event, self._giver()):
+        if not self._straight.take(event) and not self._queue.admit(event, self._giver()):
             await self._queue.wait_for_room(event)
 
     def ingest_nowait(self, event: Event[Any]) -> None:
@@ -69,7 +71,7 @@ class Intake(AbstractNexus):
             if len(line) < lane.limit:
                 line.append(event)
                 return
-        if not self._queue.admit(event, self._giver()):
+        if not self._straight.take(event) and not self._queue.admit(event, self._giver()):
             self._queue.refuse(event)
 
     def offer(self, event: Event[Any]) -> bool:
@@ -83,7 +85,7 @@ class Intake(AbstractNexus):
             if len(line) < lane.limit:
                 line.append(event)
                 return True
-        return self._queue.admit(event, self._giver())
+        return self._straight.take(event) or self._queue.admit(event, self._giver())
 
     async def ingest_many(self, events: Iterable[Event[Any]]) -> None:
         """Give events in their order; waits like `ingest`.

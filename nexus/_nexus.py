@@ -26,6 +26,7 @@ from ._route import Binding
 from ._run import run_nexus
 from ._source import EventProducer, EventSource, SimpleEventConverter
 from ._stats import Stats
+from ._straight import Straight
 from ._watchdog import Watchdog
 from .errors import BadCall, InvalidLoopState, LoopAlreadyStarted, LoopStopped
 
@@ -112,7 +113,8 @@ class AsyncEventNexus(EventDispatcher, Intake, EventFactory):
         self._drain = Drain(self.queue, self, self._deliveries)
         self._life = Life(self, self._drain, self._deliveries)
         self._idle_waiters: set[asyncio.Future[None]] = set()
-        Intake.__init__(self, self.queue, self._life)
+        straight = Straight(self.queue, self, self._drain, self._deliveries, self._life.tasks)
+        Intake.__init__(self, self.queue, self._life, straight)
         self.queue.close(self._not_open)
 
     def __repr__(self) -> str:

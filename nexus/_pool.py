@@ -84,6 +84,19 @@ class Pool:
         account.handled -= 1  # the drain is about to add it; the task will
         self.submit(Delivery(event, account, self._queue.lanes[event.priority]))
 
+    def idle_call(self, priority: int) -> Callable[[Event[Any]], bool] | None:
+        """Return the handler's way to handle an event without waiting, if it has one and nothing is before
+        it."""
+        is_behind = self._backlog or self._running or self._failed or self._retired
+        return self._now if self._later is None and not is_behind else None
+
+    def fail_now(self, event: Event[Any], lane: Lane, exc: Exception) -> None:
+        """Have a task tell of a failure."""
+        delivery = Delivery(event, self._queue.ledger.account(event.type), lane)
+        self._deliveries.active.add(delivery)
+        self._failed = (delivery, exc)
+        self._stir()
+
     def _is_still_behind(self) -> bool:
         """Handle a little of what waits, if that needs no waiting; say whether there is more to do first."""
         if self._running:
@@ -340,6 +353,15 @@ class LanePool:
             if self._retired:
                 pool.retire()
         return pool
+
+    def idle_call(self, priority: int) -> Callable[[Event[Any]], bool] | None:
+        """Do what `Pool.idle_call` does, for events of one priority."""
+        pool = self._pools.get(priority)
+        return pool.idle_call(priority) if pool is not None else None
+
+    def fail_now(self, event: Event[Any], lane: Lane, exc: Exception) -> None:
+        """Have a task tell of a failure."""
+        self._pool(event.priority).fail_now(event, lane, exc)
 
     def offer(self, event: Event[Any], queue: object) -> None:
         """Handle the event or keep it, as `Pool.offer` does."""

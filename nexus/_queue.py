@@ -216,6 +216,11 @@ class AsyncEventPriorityQueue:
         self._append(event, lane, state)
         return True
 
+    def lets_pass(self, event: Event[Any], lane: Lane) -> bool:
+        """Say whether an event might as well go past this empty queue."""
+        is_free = not (lane.line or lane.backlog or lane.waiters or lane.promised or self.room.laneless)
+        return is_free and not self._policies and isinstance(event.priority, int)
+
     def give(self, events: deque[Event[Any]]) -> None:
         """Give events from the front, until there are no more or the first one has no room.
 
