@@ -272,8 +272,8 @@ class Peer:
             reason, self._farewell = self._farewell, ""
             if self.hello is not None and self._inflow is not None:
                 self._inflow.tell_all()
-                if (ack := self._inflow.ack(now)) is not None:
-                    yield pack(ack)  # what is accepted need not go to whoever comes after this one
+                if (last := self._inflow.ack(now)) is not None:
+                    yield pack(last)  # what is accepted need not go to whoever comes after this one
             yield pack(Bye(reason))
             return
         is_urging = self.is_urging
