@@ -2,9 +2,9 @@
 
     python overload_far.py PORT SECONDS_PER_EVENT
 
-An "urgent" event, whose payload is when it was given on the clock of this machine, is timed and not slow. Each
-"look" notes how much memory is resident, and the waiting times of urgent events since the last one. At the end
-of standard input all is said: that, what was handled, and the accounts of the nexus and of the link.
+An "urgent" event, whose payload is when it was given on the clock of this machine, is timed and not slow.
+Each "look" notes how much memory is resident, and the waiting times of urgent events since the last one. At
+the end of standard input all is said: that, what was handled, and the accounts of the nexus and of the link.
 """
 
 import asyncio
