@@ -35,6 +35,8 @@ logger = logging.getLogger(__name__)
 
 Key = tuple[str, int]
 MAGIC = b"SQLite format 3\0"
+MOST_ORPHANS = 64
+"""Groups without a place for which one is looked for."""
 MOST_KEPT = 100
 """Damaged files that are kept; then somebody has to look."""
 BAD_LOG = "-wal.damaged"
@@ -158,6 +160,7 @@ def remains(data: bytes, log: bytes) -> Remains:
     if not best[0]:
         best = (epochs.most_common(1)[0][0] if epochs else 1, 0)
     epoch = found.epoch = best[0]
+    orphans: list[bytes] = []
     for values in records(data, log, PAGE):
         match values:
             case [bytes(stream), int(priority), int(accepted), int(last), int(crc)]:
@@ -183,6 +186,8 @@ def remains(data: bytes, log: bytes) -> Remains:
                 is_sure = any(row is not None for row in parts)
                 last = first - 1 + (len(parts) if is_sure else count)
                 found.groups.setdefault((name, priority), []).append((first, last, is_sure))
+                if not is_sure and len(orphans) < MOST_ORPHANS:
+                    orphans.append(blob)
     for key in list(found.rows):
         accepted = found.lanes.get(key, (0, 0))[0]
         rows = {number: row for number, row in found.rows[key].items() if number > accepted}
@@ -190,7 +195,22 @@ def remains(data: bytes, log: bytes) -> Remains:
             found.rows[key] = rows
         else:
             del found.rows[key]
+    for blob in orphans:
+        _adopt(found, blob)
     return found
+
+
+def _adopt(found: Remains, blob: bytes) -> None:
+    """Find the place of rows whose key is damaged: one of the holes, which their checksums tell."""
+    for key, (accepted, _) in found.lanes.items():
+        held = found.rows.get(key, {})
+        start = seed(found.epoch, *key)
+        ends = [accepted, *sorted(held)]
+        for before, after in zip(ends, [*ends[1:], found.last(key) + 1], strict=True):
+            if after > before + 1 and next(intact(start + before + 1, blob), None) is not None:
+                parts = enumerate(intact(start + before + 1, blob), start=before + 1)
+                found.rows.setdefault(key, {}).update((at, row) for at, row in parts if row is not None)
+                return
 
 
 def _text(value: bytes) -> str:

@@ -283,6 +283,7 @@ class Store:
             return rows
         size = 0
         for start, group in self.groups(stream, priority, first):
+            self._expect_hole(stream, priority, first + len(rows), start - 1)
             missing = min(start - first - len(rows), most_rows - len(rows))
             rows.extend([TOMBSTONE] * missing)
             for row in group[max(0, first + len(rows) - start) :]:
@@ -292,6 +293,7 @@ class Store:
                 size += len(row)
             if len(rows) >= most_rows:
                 return rows
+        self._expect_hole(stream, priority, first + len(rows), lane.last)
         missing = min(lane.last + 1 - first, most_rows) - len(rows)
         return rows + [TOMBSTONE] * missing
 
@@ -309,7 +311,10 @@ class Store:
             for (stream, priority), lane in self.lanes.items():
                 number = 1
                 start = seed(meta["epoch"], stream, priority)
-                for first, rows in self.groups(stream, priority, lane.accepted + 1):
+                following = lane.accepted + 1
+                for first, rows in self.groups(stream, priority, following):
+                    self._expect_hole(stream, priority, following, first - 1)
+                    following = first + len(rows)
                     kept = rows[max(0, lane.accepted + 1 - first) :]
                     self._con.execute(
                         "DELETE FROM groups WHERE stream=? AND priority=? AND first=?",
@@ -483,7 +488,7 @@ class Store:
             for _ in self.groups(stream, priority, start):
                 pass
             lane.last, lane.bytes = max(lane.last, end - 1), size
-            if end - max(first, lane.accepted + 1) > count or first > lane.accepted + 1 or end <= lane.last:
+            if end - first > count or first > lane.accepted + 1 or end <= lane.last:
                 damaged.extend(self._holes(stream, priority, lane))
         for (stream, priority), lane in self.lanes.items():
             if (stream, priority) not in found and lane.last > lane.accepted:
@@ -522,6 +527,14 @@ class Store:
                         yield first, rows
         except Exception as exc:
             raise judge(exc) from exc
+
+    def _expect_hole(self, stream: str, priority: int, first: int, last: int) -> None:
+        """See that rows that are not there are known to be lost: a damaged key may look sound."""
+        if first <= last and not any(
+            (each.stream, each.priority) == (stream, priority) and each.first <= first and last <= each.last
+            for each in self.damaged
+        ):
+            raise Broken(f"rows {first} to {last} of priority {priority} are not in their place")
 
     # Parts of a commit
 

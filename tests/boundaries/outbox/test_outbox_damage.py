@@ -124,6 +124,25 @@ async def test_tables_of_effects_are_salvaged(folder: str) -> None:
     assert told == [None, None, None, [(1, 1), (2, 1), (3, 1)], None]
 
 
+async def test_rows_under_a_wrong_number_find_their_place(folder: str) -> None:
+    """Rows whose number is damaged, and looks sound, are put back where their checksums say."""
+    path = os.path.join(folder, "out.box")
+    rows = [b"row %d" % number for number in range(1, 41)]
+    async with Outbox(path) as outbox:
+        for number, each in enumerate(rows, start=1):
+            outbox.put("far", 0, number, each)
+            if number % 10 == 0:
+                await outbox.durable()
+    con = sqlite3.connect(path)
+    con.execute("UPDATE groups SET first = 9 WHERE first = 11")
+    con.commit()
+    con.close()
+    async with Outbox(path) as outbox:
+        assert await outbox.read("far", 0, 1) == rows
+        assert outbox.state.set_aside
+        assert not outbox.state.damaged
+
+
 @pytest.mark.parametrize("name", ["lanes", "outbox"])
 async def test_numbers_are_not_given_twice_when_their_record_is_lost(folder: str, name: str) -> None:
     """Where nobody knows how far the numbers went, a new source begins."""
