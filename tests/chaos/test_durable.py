@@ -3,6 +3,7 @@
 import asyncio
 import os
 import random
+import socket
 import sqlite3
 import sys
 from collections.abc import AsyncIterator
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mosquitto import Mosquitto
 from real import free_port
 
 SIDES = Path(__file__).parent.parent / "support" / "durable_sides.py"
@@ -82,31 +84,46 @@ async def running(near: Side, far: Side) -> AsyncIterator[None]:
         await far.kill()
 
 
-async def trial(folder: Path, count: int, kills: int, seed: int, mutant: str = "") -> dict[str, int]:
+@asynccontextmanager
+async def place_of(transport: str) -> AsyncIterator[str]:
+    """Find ports, and run what else the transport needs."""
+    if transport == "mqtt":
+        async with Mosquitto() as broker:
+            yield f"mqtt:{broker.port}"
+    elif transport == "udp":
+        yield f"udp:{free_port(socket.SOCK_DGRAM)}:{free_port(socket.SOCK_DGRAM)}"
+    else:
+        yield f"{transport}:{free_port()}"
+
+
+async def trial(
+    folder: Path, count: int, kills: int, seed: int, mutant: str = "", transport: str = "tcp"
+) -> dict[str, int]:
     """Send events of three priorities while either process, or both, are killed; say what became of them."""
-    chance, port = random.Random(seed), free_port()
-    near = Side("near", port, folder / "near.db", count, mutant=mutant)
-    far = Side("far", port, folder / "far.db", mutant=mutant)
-    done = 0
-    async with running(near, far):
-        over = asyncio.ensure_future(near.done())
-        while done < kills and not over.done():
-            await asyncio.wait([over], timeout=chance.uniform(0.15, 0.6))
-            if over.done():
-                break
-            done += 1
-            which = chance.choices(("near", "far", "both"), (4, 4, 2))[0]
-            if which != "far":
-                await near.kill()
-                await over
-            if which != "near":
-                await far.kill()
-                await far.start()
-            if which != "far":
-                await near.start()
-                over = asyncio.ensure_future(near.done())
-        assert await over
-        await far.stop()
+    chance = random.Random(seed)
+    async with place_of(transport) as place:
+        near = Side("near", place, folder / "near.db", count, mutant=mutant)
+        far = Side("far", place, folder / "far.db", mutant=mutant)
+        done = 0
+        async with running(near, far):
+            over = asyncio.ensure_future(near.done())
+            while done < kills and not over.done():
+                await asyncio.wait([over], timeout=chance.uniform(0.15, 0.6))
+                if over.done():
+                    break
+                done += 1
+                which = chance.choices(("near", "far", "both"), (4, 4, 2))[0]
+                if which != "far":
+                    await near.kill()
+                    await over
+                if which != "near":
+                    await far.kill()
+                    await far.start()
+                if which != "far":
+                    await near.start()
+                    over = asyncio.ensure_future(near.done())
+            assert await over
+            await far.stop()
     return {"kills": done, **found(folder / "far.db", count)}
 
 
@@ -130,12 +147,16 @@ def found(path: Path, count: int) -> dict[str, int]:
     return {"lost": lost, "duplicated": twice, "disorder": disorder}
 
 
-async def test_either_side_is_killed(form: Any, figures: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "transport", ["tcp", "udp", *(pytest.param(name, marks=pytest.mark.slow) for name in ("zmq+tcp", "mqtt"))]
+)
+async def test_either_side_is_killed(transport: str, form: Any, figures: Any, tmp_path: Path) -> None:
     """Each event has its effect once, in the order of its lane, whoever is killed when."""
-    count = form.size(50_000, 1_800_000)
-    outcome = await trial(tmp_path, count, form.size(12, 320), form.seed)
+    short, kills, least = (50_000, 12, 5) if transport == "tcp" else (4_000, 5, 2)
+    count = form.size(short, 1_800_000 if transport == "tcp" else 300_000)
+    outcome = await trial(tmp_path, count, form.size(kills, 320), form.seed, transport=transport)
     figures(offered=3 * count, delivered=3 * count - outcome["lost"], **outcome)
-    assert outcome.pop("kills") >= form.size(5, 300)
+    assert outcome.pop("kills") >= form.size(least, 300 if transport == "tcp" else 20)
     assert outcome == {"lost": 0, "duplicated": 0, "disorder": 0}
 
 

@@ -1,7 +1,10 @@
 """The two processes of a durable link, which are killed at will.
 
-    python durable_sides.py near PORT FILE COUNT
-    python durable_sides.py far PORT FILE
+    python durable_sides.py near PLACE FILE COUNT
+    python durable_sides.py far PLACE FILE
+
+PLACE is a transport and its ports: ``tcp:PORT``, ``zmq+tcp:PORT``, ``udp:PORT:PORT`` with the near side's
+first, ``mqtt:PORT`` of a broker.
 
 The near side gives events until each of the three priorities has had COUNT; a process that begins anew goes
 on where its file says it was. It ends when all are accepted. The far side writes what came into its file, as
@@ -18,21 +21,44 @@ from collections.abc import Sequence
 from typing import Any
 
 from nexus import AsyncEventNexus, Event
+from nexus.adapters.mqtt import MqttConfig, MqttReceiver, MqttSender
+from nexus.adapters.udp import UdpConfig, UdpReceiver, UdpSender
 from nexus.boundaries.link import Link, LinkLimits
 from nexus.boundaries.outbox import Connection, Effects, Outbox
 
 PRIORITIES = (-1, 0, 5)
-LIMITS = LinkLimits(heartbeat=0.5, maxsize=5000)
+LIMITS = LinkLimits(heartbeat=0.5, maxsize=5000, patience=0.2)
 CHUNK = 500
 TABLE = "CREATE TABLE IF NOT EXISTS effect (priority INTEGER, first INTEGER, last INTEGER)"
 
 
-async def near(port: int, path: str, count: int) -> None:
+def end(side: str, place: str, **options: Any) -> Link:
+    """Make one end of the link."""
+    kind, *ports = place.split(":")
+    if kind == "udp":
+        here, there = map(int, ports if side == "near" else reversed(ports))
+        lossy = {"loss": 0.02}
+        return Link.over_adapters(
+            UdpSender(UdpConfig(port=there, max_size=1400)),
+            UdpReceiver(UdpConfig(port=here)),
+            chaos=lossy,
+            **options,
+        )
+    if kind == "mqtt":
+        topics = ("up", "down") if side == "near" else ("down", "up")
+        broker: dict[str, Any] = {"host": "127.0.0.1", "port": int(ports[0])}
+        sender = MqttSender[Any](MqttConfig(topic=topics[0], **broker))
+        return Link.over_adapters(sender, MqttReceiver[Any](MqttConfig(topic=topics[1], **broker)), **options)
+    make = Link.connect if side == "near" else Link.listen
+    return make(f"{kind}://127.0.0.1:{ports[0]}", **options)
+
+
+async def near(place: str, path: str, count: int) -> None:
     """Give what is left to give."""
     nexus = AsyncEventNexus(name="near", maxsize=2000)
     async with Outbox(path) as outbox:
         last = {priority: lane.last for priority, lane in outbox.lanes("near").items()}
-        link = Link.connect(f"tcp://127.0.0.1:{port}", name="near", outbox=outbox, limits=LIMITS)
+        link = end("near", place, name="near", outbox=outbox, limits=LIMITS)
         nexus.register(link)
         nexus.add_handler("n", link)
         async with nexus:
@@ -50,13 +76,13 @@ async def near(port: int, path: str, count: int) -> None:
     say("done")
 
 
-async def far(port: int, path: str) -> None:
+async def far(place: str, path: str) -> None:
     """Write down what comes."""
     nexus = AsyncEventNexus(name="far", maxsize=20_000)
     async with Outbox(path) as outbox:
         outbox.effect(lambda connection: connection.execute(TABLE), lambda exc: None)
         await outbox.durable()
-        link = Link.listen(f"tcp://127.0.0.1:{port}", name="far", outbox=outbox, limits=LIMITS)
+        link = end("far", place, name="far", outbox=outbox, limits=LIMITS)
         nexus.register(link)
         nexus.add_handler("n", Effects(outbox, note))
         reader = asyncio.StreamReader()
@@ -111,6 +137,6 @@ def mutate(how: str) -> None:
 if __name__ == "__main__":
     mutate(os.environ.get("NEXUS_MUTANT", ""))
     if sys.argv[1] == "near":
-        asyncio.run(near(int(sys.argv[2]), sys.argv[3], int(sys.argv[4])))
+        asyncio.run(near(sys.argv[2], sys.argv[3], int(sys.argv[4])))
     else:
-        asyncio.run(far(int(sys.argv[2]), sys.argv[3]))
+        asyncio.run(far(sys.argv[2], sys.argv[3]))
