@@ -359,14 +359,13 @@ def test_chance_repeats(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
-def test_every_event_has_its_effect_once_in_250_hours(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The long form: 250 simulated hours and 100,000 faults, from NEXUS_SEED on; every tenth world twice."""
-    began, hours, faults, count = time.perf_counter(), 0.0, Counter[str](), 0
+@pytest.mark.timeout(1200)
+def test_every_event_has_its_effect_once_for_long(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The long form: 250 simulated hours and 100,000 faults, from NEXUS_SEED on, or as much of that as ten
+    minutes hold; every tenth world twice."""
+    began, ran, hours, faults, count = time.perf_counter(), time.process_time(), 0.0, Counter[str](), 0
     first = int(os.environ.get("NEXUS_SEED", "0")) * 10_000
-    while hours < 250 or faults.total() < 100_000:
+    while (hours < 250 or faults.total() < 100_000) and time.perf_counter() - began < 600:
         seed = first + count
         found = simulate(seed, ROUNDS, tmp_path / f"{seed}")
         if not count % 10:
@@ -375,8 +374,9 @@ def test_every_event_has_its_effect_once_in_250_hours(
         count += 1
         hours += found[1]
         faults += found[2]
+    took = f"{time.perf_counter() - began:.0f} s, {time.process_time() - ran:.0f} s of one core"
     with capsys.disabled():
-        sys.stdout.write(f"\n{report(count, hours, faults)[:-1]}, {time.perf_counter() - began:.0f} s\n")
+        sys.stdout.write(f"\n{took}: {report(count, hours, faults)}")
 
 
 if __name__ == "__main__":
