@@ -4,6 +4,7 @@ import asyncio
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -295,6 +296,19 @@ async def test_secondary_events_never_wait() -> None:
         await domain.ingest_many(made(5, 6))
     assert recorder.payloads == [0, 1, 2, 3, 4, 0, 1, 2, 3, 4]
     assert_ledger_balanced(domain, handled=11, failed=1, refused=1)
+
+
+async def test_a_watchdog_tells_of_a_blocked_loop() -> None:
+    """What comes after a handler that blocks is handled when it returns, and the watchdog has told of it."""
+    domain, recorder, told = AsyncEventNexus(), Recorder(), threading.Event()
+    domain.register(nexus.Watchdog(0.05, on_stall=lambda stall: told.set()))
+    domain.add_handler("a", lambda event: told.wait(10))
+    domain.add_handler("b", recorder)
+    async with domain:
+        await domain.ingest_many([Event(1, "a", 0, None), Event(2, "b", 0, None)])
+        await domain.drained()
+    assert told.is_set()
+    assert len(recorder.events) == 1
 
 
 @virtual_time
