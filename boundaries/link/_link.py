@@ -22,7 +22,6 @@ from nexus.adapters._base import Receiver, Sender
 from nexus.adapters._link import Link as Connection
 from nexus.adapters._link import LinkState, OnLink
 from nexus.adapters._retry import Retry
-from nexus.adapters._safe import why
 from nexus.adapters._wire import Wire
 from nexus.boundaries._requests import Requests
 from nexus.boundaries.link._adapters import AdapterDialler
@@ -31,24 +30,21 @@ from nexus.boundaries.link._authority import Accepted, Authority
 from nexus.boundaries.link._chaos import Weather
 from nexus.boundaries.link._counts import LinkCounts
 from nexus.boundaries.link._durable import Delivery, Durable, durable_of
-from nexus.boundaries.link._ends import Dialler, FunctionDialler, MakeDoor, dialler_of, door_of, trust
-from nexus.boundaries.link._frames import Hello, unpack
+from nexus.boundaries.link._ends import Dialler, FunctionDialler, MakeDoor, dialler_of, door_of
 from nexus.boundaries.link._line import Line, say_bye
 from nexus.boundaries.link._peer import LinkBroken, LinkEnded, LinkLimits, Peer
 from nexus.boundaries.link._peers import Peers
+from nexus.boundaries.link._room import Room
 from nexus.boundaries.link._rows import Rows
-from nexus.boundaries.link._seal import SealedWire
 from nexus.boundaries.link._spread import Spread
 from nexus.boundaries.link._stored import Done
+from nexus.boundaries.link._welcome import Welcome
 from nexus.boundaries.outbox import Outbox, OutboxInUse
-from nexus.errors import BadCall, BadEvent
+from nexus.errors import BadCall
 
 __all__ = ["Link"]
 
 logger = logging.getLogger(__name__)
-
-HELLO_TIMEOUT = 5.0
-"""Seconds within which whoever connects must say who it is."""
 
 
 class Link(EventConsumer, EventProducer):
@@ -106,7 +102,7 @@ class Link(EventConsumer, EventProducer):
         self._keeps = delivery != "best_effort"
         self.handle_later = self._take_until_durable if self._durable is not None else None
         if self._durable is not None:
-            self._durable.outbox.on_state(lambda state: self._make_room())
+            self._durable.outbox.on_state(lambda state: self._room.changed())
         place = dialler.name if dialler is not None else "listener"
         self.name = name or f"link-{secrets.token_hex(4)}"
         self.limits = limits or LinkLimits()
@@ -114,7 +110,6 @@ class Link(EventConsumer, EventProducer):
         self._dialler = dialler
         self._door = door(self._connection) if door is not None else None
         self._rows = Rows(types)
-        self._token = token
         authority = Authority(accept, most_urgent)
         self._requests = Requests(self.name, self.limits.max_requests)
         self._arrivals = Arrivals(
@@ -129,6 +124,8 @@ class Link(EventConsumer, EventProducer):
             lambda name: self._durable.forget(name) if self._durable is not None else None,
         )
         self._lines: dict[Peer, Line] = {}
+        self._room = Room()
+        self._welcome = Welcome(self.name, token, self.limits.patience, self._peers, self._lines, self._room)
         self._spread = Spread(
             self.name,
             self.limits,
@@ -136,17 +133,14 @@ class Link(EventConsumer, EventProducer):
             self._peers,
             self._lines,
             self._arrivals.leave_out,
-            self._make_room,
+            self._room.changed,
         )
         self._nexus: AsyncEventNexus | None = None
-        self._room: list[asyncio.Future[None]] = []
         self._task: asyncio.Task[None] | None = None
         self._is_renewed = False
         """Whether what is held is being numbered anew."""
         self._is_leaving = False
         """Whether the other side was told that this one ends."""
-        self._forged = 0
-        self._turned_away = 0
         if dialler is not None and self._durable is None:
             self._peers.only()
 
@@ -258,7 +252,7 @@ class Link(EventConsumer, EventProducer):
             duplicates=sum(peer.inflow.duplicates for peer in self._peers if peer.inflow),
             left_out=self._arrivals.left_out | ({"late": late} if (late := self._requests.late) else {}),
             peers=len(self._lines),
-            forged=self._forged,
+            forged=self._welcome.forged,
         )
 
     def depths(self) -> dict[int, int]:
@@ -335,7 +329,7 @@ class Link(EventConsumer, EventProducer):
         self._connection.stopped()
         self._spread.close()
         self._requests.close()
-        self._make_room()
+        self._room.changed()
 
     async def aclose(self) -> None:
         """Send what is held, for at most `LinkLimits.flush_timeout` seconds; close, and wait for the end.
@@ -367,7 +361,7 @@ class Link(EventConsumer, EventProducer):
             self._peers.add(name)
         counts = self.counts
         self._spread.taken = counts.accepted + counts.waiting + sum(counts.lost.values())
-        self._make_room()
+        self._room.changed()
 
     async def _begin_anew(self, durable: Durable) -> None:
         """Number everything anew, from a new source: the file is an old copy."""
@@ -397,7 +391,7 @@ class Link(EventConsumer, EventProducer):
         try:
             async with asyncio.timeout(timeout):
                 while self._is_renewed or any(len(peer.outflow) and concerns(peer) for peer in self._peers):
-                    await self._wait_for_room()
+                    await self._room.wait()
         except TimeoutError:
             return False
         return True
@@ -433,7 +427,7 @@ class Link(EventConsumer, EventProducer):
             BadCall: its priority is one too many for a link.
         """
         while not self.handle_nowait(event):
-            await self._wait_for_room()
+            await self._room.wait()
         if self._durable is not None:
             await self._durable.outbox.durable()
 
@@ -459,21 +453,6 @@ class Link(EventConsumer, EventProducer):
     def _domain(self) -> str:
         return self._nexus.domain if self._nexus is not None else self.name
 
-    async def _wait_for_room(self) -> None:
-        waiter = asyncio.get_running_loop().create_future()
-        self._room.append(waiter)
-        try:
-            await waiter
-        finally:
-            if waiter in self._room:
-                self._room.remove(waiter)
-
-    def _make_room(self) -> None:
-        waiters, self._room = self._room, []
-        for waiter in waiters:
-            if not waiter.done():
-                waiter.set_result(None)
-
     # Connections.
 
     async def _keep(self) -> None:
@@ -489,7 +468,7 @@ class Link(EventConsumer, EventProducer):
         assert self._dialler is not None
         wire = await self._dialler.dial()
         try:
-            sealed = await self._sealed(wire)
+            sealed = await self._welcome.seal(wire)
         except BaseException as exc:
             if isinstance(exc, LinkBroken):
                 await say_bye(wire, str(exc))
@@ -507,63 +486,9 @@ class Link(EventConsumer, EventProducer):
         await self._door.run(self._serve)
 
     async def _serve(self, wire: Wire) -> None:
-        """Serve whoever has connected, once it has shown who it is; before, nothing is held for it."""
-        raw = wire
-        try:
-            async with asyncio.timeout(HELLO_TIMEOUT):
-                wire = await self._sealed(wire)
-                first = await wire.receive()
-            hello = unpack(b"".join(first[0]))
-            if not isinstance(hello, Hello):
-                raise LinkBroken(f"the first frame is a hello, not {type(hello).__name__}")
-            self._peers.find(hello)
-            trust(raw)
-            peer = await self._make_way(hello)
-            self._make_room()
-        except (BadEvent, TimeoutError, LinkBroken, BadCall) as exc:
-            reason = f"no hello within {HELLO_TIMEOUT} s" if isinstance(exc, TimeoutError) else why(exc)
-            self._turned_away += 1
-            if self._turned_away & (self._turned_away - 1) == 0:  # a crowd of strangers fills no log
-                logger.warning("%s turns somebody away: %s (number %d)", self.name, reason, self._turned_away)
-            await say_bye(wire, reason)
-            wire.close()
-            return
-        await self._carry(peer, wire, first)
-
-    async def _make_way(self, hello: Hello) -> Peer:
-        """Return the state of whoever says hello; end the connection of the process that it follows.
-
-        Raises:
-            LinkBroken: it follows nobody, and one of its name is connected.
-            BadCall: too many are.
-        """
-        while (line := self._lines.get(peer := self._peers.find(hello))) is not None:
-            logger.warning("%s: another process has taken over from %a", self.name, hello.name)
-            await line.leave("another process has taken over")
-            line.cut()
-            while self._lines.get(peer) is line:
-                await self._wait_for_room()
-        return peer
-
-    async def _sealed(self, wire: Wire) -> Wire:
-        """Let the other side show that it knows the token, if there is one.
-
-        Raises:
-            LinkBroken: it does not.
-            ConnectionError: the wire is closed.
-        """
-        if not self._token:
-            return wire
-        sealed = SealedWire(wire, self._token, self.limits.patience, self._count_forged)
-        try:
-            async with asyncio.timeout(HELLO_TIMEOUT):
-                await sealed.meet()
-        except TimeoutError:
-            raise LinkBroken(f"no answer within {HELLO_TIMEOUT} s: {sealed.trouble}") from None
-        return sealed
-
-    def _count_forged(self) -> None:
-        self._forged += 1
+        """Serve whoever has connected."""
+        if (met := await self._welcome.meet(wire)) is not None:
+            await self._carry(*met)
 
     def _new_peer(self, name: str) -> Peer:
         durable = self._durable
@@ -582,7 +507,7 @@ class Link(EventConsumer, EventProducer):
 
     def _committed(self, peer: Peer) -> None:
         """Note that more of what is to go to a peer is durable."""
-        self._make_room()
+        self._room.changed()
         if (line := self._lines.get(peer)) is not None:
             line.committed()
 
@@ -594,7 +519,7 @@ class Link(EventConsumer, EventProducer):
             make=self._arrivals.event,
             give=self._arrivals.give,
             wait=self._arrivals.give_when_room,
-            moved=self._make_room,
+            moved=self._room.changed,
             greeted=lambda: self._greeted(peer),
         )
         self._lines[peer] = line
@@ -610,7 +535,7 @@ class Link(EventConsumer, EventProducer):
             raise
         finally:
             del self._lines[peer]
-            self._make_room()  # whoever flushes need not wait for this one
+            self._room.changed()  # whoever flushes need not wait for this one
             if self._door is not None and not self._lines:
                 self._connection.connecting()
 

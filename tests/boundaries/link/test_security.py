@@ -83,7 +83,7 @@ async def test_a_stranger_without_the_token_takes_nobodys_place() -> None:
 @pytest.fixture
 def short_hello(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a hello have a second and a half instead of five."""
-    monkeypatch.setattr("nexus.boundaries.link._link.HELLO_TIMEOUT", 1.5)
+    monkeypatch.setattr("nexus.boundaries.link._welcome.HELLO_TIMEOUT", 1.5)
 
 
 @pytest.mark.usefixtures("short_hello")
