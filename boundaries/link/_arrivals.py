@@ -8,6 +8,7 @@ from collections import deque
 from typing import Any
 
 from nexus import AsyncEventNexus, Event, EventMeta
+from nexus._event import make_event
 from nexus.boundaries._requests import Requests
 from nexus.boundaries.link._authority import Authority
 from nexus.boundaries.link._rows import Rows
@@ -40,6 +41,8 @@ class Arrivals:
 
     def event(self, row: list[Any], priority: int, ahead: float, plain: EventMeta) -> Event[Any] | None:
         """Make an event; None for one that is left out, which is counted."""
+        if len(row) == 3 and self._authority is None and row[1] not in self._rows.classes:
+            return make_event(row[0], row[1], priority, row[2], plain)
         assert self.nexus is not None
         try:
             event = self._rows.unpack(row, priority, ahead, plain)

@@ -12,6 +12,7 @@ from __future__ import annotations
 from bisect import insort
 from collections import deque
 from collections.abc import Iterator
+from itertools import islice
 from typing import Final, Protocol
 
 import orjson
@@ -504,9 +505,16 @@ class Outflow:
         most = min(len(waiting), limit - first + 1, FRAME_EVENTS)
         room = min(room, FRAME_BYTES)
         is_plain = self.keeps and not lane.deadlines
-        while len(rows) < most:
-            if not is_plain:
-                self._look(lane, first + len(rows), now)
+        if is_plain:
+            rows = list(islice(waiting, most))
+            size = sum(map(len, rows))
+            while size > room and len(rows) > 1:
+                size -= len(rows.pop())
+            flight += rows
+            for _ in rows:
+                waiting.popleft()
+        while not is_plain and len(rows) < most:
+            self._look(lane, first + len(rows), now)
             row = waiting[0]
             if rows and size + len(row) > room:
                 break

@@ -54,8 +54,8 @@ class Rows:
     """
 
     def __init__(self, types: Iterable[type[NamedEvent[Any]]] = ()) -> None:
-        self._classes: Mapping[int | str, type[NamedEvent[Any]]] = {event_type_of(cls): cls for cls in types}
-        self._makers = {type_: make for type_, cls in self._classes.items() if (make := maker_of(cls))}
+        self.classes: Mapping[int | str, type[NamedEvent[Any]]] = {event_type_of(cls): cls for cls in types}
+        self._makers = {type_: make for type_, cls in self.classes.items() if (make := maker_of(cls))}
         self.epoch = 0.0
         """Seconds by which the clock that goes over the wire shows more than the own one."""
 
@@ -102,7 +102,7 @@ class Rows:
         """
         number, type_, payload = row[:3]
         if len(row) == 3:
-            if type_ not in self._classes:
+            if type_ not in self.classes:
                 return make_event(number, type_, priority, payload, plain)
             metadata: dict[str, Any] = {"path": plain.path, "reply_to": plain.reply_to}
         else:
@@ -110,7 +110,7 @@ class Rows:
             metadata["path"] = (*metadata.get("path", ()), *plain.path)
             if not metadata.get("route"):
                 metadata["reply_to"] = (*metadata.get("reply_to", ()), *plain.reply_to)
-        cls = self._classes.get(type_)
+        cls = self.classes.get(type_)
         if cls is None:
             return Event(number, type_, priority, payload, **metadata)
         if (make := self._makers.get(type_)) is not None:

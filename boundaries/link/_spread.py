@@ -61,7 +61,7 @@ class Spread:
             PackerError: its payload is not JSON.
             BadCall: its priority is one too many for a link.
         """
-        if event._meta is None and len(self._lines) == len(self._peers) == 1:
+        if event._meta is None and len(self._lines) == len(self._peers.all) == 1:
             # The short way: one other side, connected, and an event without anything but its four fields.
             ((only, its_line),) = self._lines.items()
             if only.outflow.push(event.priority, self._rows.pack(event)):
