@@ -44,6 +44,8 @@ CHECKED = 2**26
 """Bytes of a file that is checked as a whole when it is opened; what a larger one holds, when it is read."""
 READONLY = 8
 """What SQLite says of a file that only newer versions of it may write."""
+MOST_SOURCES = 1000
+"""Sources whose cursors are kept: each process without an outbox of its own has another one."""
 TOMBSTONE = b"null"
 """Stands for a row that is lost."""
 
@@ -252,6 +254,9 @@ class Store:
                 self._accept(self._con, key, number, meta, lanes)
             for (source, priority), cursor in batch.cursors.items():
                 save_cursor(self._con, source, priority, cursor.accepted, cursor.text())
+            gone = self._gone(batch)
+            for source in gone:
+                self._con.execute("DELETE FROM cursors WHERE source = ?", (source,))
             if batch.effects:
                 meta["marks"] = batch.mark = self.meta["marks"] + 1
                 for effect in batch.effects:
@@ -264,12 +269,24 @@ class Store:
             self._suspect |= isinstance(found, Trouble) and found.suspect
             raise (Trouble(str(found)) if isinstance(found, Busy) else found) from exc
         self.meta = meta
-        self.cursors.update(batch.cursors)
+        for key, cursor in batch.cursors.items():
+            self.cursors.pop(key, None)  # the last one is the latest
+            self.cursors[key] = cursor
+        for key in [key for key in self.cursors if key[0] in gone] if gone else ():
+            del self.cursors[key]
         for key, lane in lanes.items():
             if lane is None:
                 self.lanes.pop(key, None)
             else:
                 self.lanes[key] = lane
+
+    def _gone(self, batch: Batch) -> set[str]:
+        """Say which sources have not been heard of for so long that their cursors are dropped."""
+        if all(key in self.cursors for key in batch.cursors):
+            return set()
+        latest = [*self.cursors, *batch.cursors]
+        sources = list(dict.fromkeys(source for source, _ in reversed(latest)))
+        return set(sources[MOST_SOURCES:])
 
     def read(self, stream: str, priority: int, first: int, most_rows: int, most_bytes: int) -> list[bytes]:
         """Return stored rows from a number on, at least one if there are any; a tombstone for each lost one.

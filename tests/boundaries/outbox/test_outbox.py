@@ -85,6 +85,26 @@ async def test_cursors_come_back(path: Path) -> None:
         assert outbox.cursors("other") == {}
 
 
+async def test_sources_that_were_never_heard_of_again_are_forgotten(path: Path) -> None:
+    """A file keeps the cursors of the thousand sources that moved last; one that moves again is among them."""
+    async with Outbox(path) as outbox:
+        for number in range(1000):
+            outbox.advance(f"source {number}", 0, Cursor(1))
+        await outbox.durable()
+        outbox.advance("source 0", 0, Cursor(2))
+        await outbox.durable()
+        outbox.advance("new", 0, Cursor(1))
+        outbox.advance("new", 1, Cursor(1))
+        await outbox.durable()
+        for _ in range(2):
+            assert outbox.cursors("source 0") == {0: Cursor(2)}
+            assert outbox.cursors("source 1") == {}
+            assert outbox.cursors("source 2") == {0: Cursor(1)}
+            assert len(outbox.cursors("new")) == 2
+            await outbox.aclose()
+            await outbox.open()
+
+
 async def test_then_calls_after_the_commit_and_at_once_if_nothing_waits(path: Path) -> None:
     """`then` is called when what was put before is in the file, in order, and at once where all is."""
     seen: list[object] = []
