@@ -86,7 +86,7 @@ async def test_cursors_come_back(path: Path) -> None:
 
 
 async def test_sources_that_were_never_heard_of_again_are_forgotten(path: Path) -> None:
-    """A file keeps the cursors of the thousand sources that moved last; one that moves again is among them."""
+    """A file keeps the cursors of the thousand sources that moved last; one that moves again stays."""
     async with Outbox(path) as outbox:
         for number in range(1000):
             outbox.advance(f"source {number}", 0, Cursor(1))
