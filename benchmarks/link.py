@@ -20,7 +20,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from benchmarks import link_rate
+from benchmarks import link_durable, link_rate
 from benchmarks._harness import Contest, Outcome, Target, peer
 from nexus.boundaries.link import LinkLimits
 from nexus.cli.demo._congestion_run import Congestion, congest
@@ -60,4 +60,5 @@ CONTESTS = (
         ),
     ),
     *link_rate.CONTESTS,
+    *link_durable.CONTESTS,
 )

@@ -37,7 +37,7 @@ def report_of(name: str, file: Path) -> dict[str, Any]:
         "memory.event", "memory.import", "timers.ticking", "timers.many",
         "zmq.rate", "zmq.round-trip", "zmq_adapter.rate", "tcp.rate",
         "serial.lines", "serial.slow", "mqtt.qos0", "mqtt.qos1", "link.congestion",
-        "link.rate", "link.round-trip", "outbox.rate", "outbox.lone",
+        "link.rate", "link.round-trip", "link.durable", "outbox.rate", "outbox.lone",
     ],
 )  # fmt: skip
 def test_a_benchmark_runs_and_its_ledger_balances(name: str, tmp_path: Path) -> None:
