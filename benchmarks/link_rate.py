@@ -11,6 +11,7 @@ nothing; for the round trip they return the very bytes that the link sends for s
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import json
 import sys
@@ -299,6 +300,14 @@ CONTESTS = (
 )
 
 
+async def _far_main(role: str, scheme: str, count: int) -> None:
+    """Play a role until the near side is gone."""
+    playing = asyncio.ensure_future(_ROLES[role](scheme, count))
+    asyncio.get_running_loop().add_reader(sys.stdin, playing.cancel)
+    await playing
+
+
 if __name__ == "__main__":
     role, scheme, count = sys.argv[1:]
-    asyncio.run(_ROLES[role](scheme, int(count)))
+    with contextlib.suppress(asyncio.CancelledError):
+        asyncio.run(_far_main(role, scheme, int(count)))
