@@ -373,7 +373,7 @@ class Store:
             if self._files.identity(f"{self.path}{BAD_LOG}") is not None:
                 raise Broken("its log is damaged")
             log = self._files.size(f"{self.path}-wal")
-            content = b"" if look else self._files.read(f"{self.path}-wal")
+            content = self._files.read(f"{self.path}-wal")
             self._con, is_new = self._connected(look)
             if log:
                 # What a process wrote that died may not have reached the disk, and is about to be believed.

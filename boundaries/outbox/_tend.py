@@ -10,7 +10,7 @@ import attrs
 from nexus.boundaries.outbox._files import Files
 from nexus.boundaries.outbox._group import chunks, join, seed
 from nexus.boundaries.outbox._kinds import OutboxDamaged
-from nexus.boundaries.outbox._salvage import Remains, remains
+from nexus.boundaries.outbox._salvage import BAD_LOG, Remains, remains
 from nexus.boundaries.outbox._schema import Broken
 from nexus.boundaries.outbox._store import Store
 
@@ -81,7 +81,7 @@ def look(path: str, rows: int) -> View:
 
 def _look_at_ruins(path: str, rows: int, why: str) -> View:
     files = Files()
-    found = remains(files.read(path), files.read(f"{path}-wal"))
+    found = remains(files.read(path), files.read(f"{path}{BAD_LOG}") or files.read(f"{path}-wal"))
     lanes = []
     for key in sorted(found.lanes.keys() | found.rows.keys()):
         held = sorted(found.rows.get(key, {}).items())

@@ -20,6 +20,7 @@ from nexus.boundaries.outbox import Outbox, OutboxState
 from nexus.boundaries.outbox._pages import records
 from nexus.boundaries.outbox._salvage import remains
 from nexus.boundaries.outbox._store import Batch, Store
+from nexus.boundaries.outbox._tend import look
 
 
 @pytest.fixture
@@ -200,6 +201,24 @@ def test_log_that_is_damaged_costs_what_was_hit(folder: str) -> None:
         for each in os.scandir(folder):
             os.remove(each.path)
     assert lost < 20 * len(log) // 397
+
+
+def test_looking_at_a_damaged_log_costs_nothing(folder: str) -> None:
+    """What lies behind damage in a log is still there when somebody has looked at the outbox."""
+    path = os.path.join(folder, "out.box")
+    store = Store(path)
+    store.open()
+    for number in range(1, 21):
+        store.commit(Batch(rows={LANES[0]: (number, [b"row %d" % number])}))
+    data, log = Path(path).read_bytes(), Path(path + "-wal").read_bytes()
+    store.close()
+    Path(path).write_bytes(data)
+    Path(path + "-wal").write_bytes(flipped(log, len(log) * 4))
+    assert look(path, 0).damage
+    store = Store(path)
+    store.open()
+    assert store.read(*LANES[0], 1, 100, 10_000)[-1] == b"row 20"
+    store.close()
 
 
 def test_random_bytes_hold_no_record(folder: str) -> None:
