@@ -39,10 +39,16 @@ class Giver(EventProducer):
         super().__init__()
         self.side = side
         self.numbers = {priority: last.get(priority, 0) for priority in PRIORITIES}
+        self.task: asyncio.Task[None] | None = None
 
     async def start(self) -> asyncio.Task[None]:  # type: ignore[override]
         await super().start()
-        return asyncio.get_running_loop().create_task(self.give(), name="giver")
+        self.task = asyncio.get_running_loop().create_task(self.give(), name="giver")
+        return self.task
+
+    def close(self) -> None:
+        if self.task is not None:
+            self.task.cancel()
 
     async def give(self) -> None:
         side, chance = self.side, self.side.chance
