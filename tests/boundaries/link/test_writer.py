@@ -25,7 +25,8 @@ class SlowWire:
         self.sent += frames
 
     async def receive(self, hand_on: object = None) -> list[list[bytes]]:
-        return await asyncio.get_running_loop().create_future()
+        await asyncio.Event().wait()
+        return []
 
     def close(self) -> None:
         pass
