@@ -105,7 +105,8 @@ class Store:
     def __init__(
         self, path: str, synchronous: str = "full", connect: Connect = connect, files: Files | None = None
     ) -> None:
-        self.path = path
+        # SQLite follows links, and puts the log beside the file itself.
+        self.path = os.path.realpath(path)
         self.lanes: dict[Key, Lane] = {}
         self.cursors: dict[Key, Cursor] = {}
         self.meta: Meta = {}
@@ -630,6 +631,7 @@ class Store:
         """Bring back a file that was removed while it was in use: the system keeps it until it is closed."""
         copy = f"{self.path}.salvaging"
         self._files.remove(copy)
+        self._files.create(copy)  # its owner's alone
         with contextlib.suppress(Exception):
             con.execute("ROLLBACK")
         try:
@@ -638,6 +640,7 @@ class Store:
             raise judge(exc) from exc
         self._files.rewrite(copy)
         self._files.replace(copy, f"{self.path}.salvaged")
+        self._files.remove(f"{self.path}-wal")  # the copy has what was in it
 
     def _shut(self) -> None:
         con, self._con = self._con, None

@@ -311,6 +311,24 @@ async def test_rows_of_any_size(path: Path) -> None:
         assert await outbox.read("far", 0, 2, most_rows=2) == rows[1:3]
 
 
+async def test_link_leads_to_one_file(path: Path) -> None:
+    """A symbolic link and the file it leads to are one outbox, with one log."""
+    link = path.with_name("link.box")
+    os.symlink(path, link)
+    async with Outbox(path):
+        pass
+    async with Outbox(link) as outbox:
+        fill(outbox, 3)
+        await outbox.durable()
+        with pytest.raises(OutboxInUse):
+            await Outbox(path).open()
+        os.remove(path)
+        fill(outbox, 3, first=4)
+    assert sorted(each.name for each in path.parent.iterdir()) == ["link.box", "out.box"]
+    async with Outbox(path) as outbox:
+        assert outbox.lanes("far")[0].last == 6
+
+
 async def test_what_nobody_foresaw_is_tried_again(path: Path) -> None:
     """An error of the thread that is none of the disk's loses nothing."""
     worker, left = Worker("odd"), [3]
@@ -342,5 +360,6 @@ async def test_file_that_was_removed_comes_back(path: Path) -> None:
         rows += fill(outbox, 10, first=11)
         await outbox.durable()
         assert await outbox.read("far", 0, 1) == rows
+        assert {each.stat().st_mode & 0o077 for each in path.parent.iterdir()} == {0}
     async with Outbox(path) as outbox:
         assert await outbox.read("far", 0, 1) == rows
