@@ -29,6 +29,8 @@ from nexus.boundaries.outbox._files import Files
 from nexus.boundaries.outbox._owner import OwnerFile, Sign
 
 CHUNK = 50
+BACKLOG = 10_000
+"""Events that may wait for a reader."""
 
 
 async def end_of_input() -> None:
@@ -58,6 +60,8 @@ async def sender(port: int, path: str) -> None:
                 )
                 count += CHUNK
                 await asyncio.wait([over], timeout=0.005)
+                while outbox.state.stored_rows > BACKLOG and not over.done():
+                    await asyncio.wait([over], timeout=0.02)
             await nexus.drained()
             await link.flushed()
     say(f"done {count}")
