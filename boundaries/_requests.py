@@ -56,8 +56,9 @@ class Requests:
         question = event.evolve(reply_to=(*event.reply_to, way), deadline=deadline)
         waiter: asyncio.Future[Event[Any]] = loop.create_future()
         self._waiting[way] = waiter
+        limit = asyncio.timeout(timeout)
         try:
-            async with asyncio.timeout(timeout) as limit:
+            async with limit:
                 await send(question)
                 return await waiter
         except TimeoutError as exc:

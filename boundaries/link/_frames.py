@@ -322,7 +322,8 @@ def _unpack_hello(data: bytes) -> Hello:
         raise BadLinkFrame("lane_bytes and total_bytes of a hello are integers from 1 on")
     if type(found["generation"]) is not int or found["generation"] < 0:
         raise BadLinkFrame("the generation of a hello is an integer from 0 on")
-    return Hello(**found | {"lanes": tuple((lane[0], lane[1]) for lane in lanes)})
+    fields: dict[str, Any] = found | {"lanes": tuple((lane[0], lane[1]) for lane in lanes)}
+    return Hello(**fields)
 
 
 def _is_lane(found: Any) -> bool:
