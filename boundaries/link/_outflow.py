@@ -70,6 +70,7 @@ class _Lane:
         "sent",
         "sizes",
         "stored",
+        "tries",
         "waiting",
     )
 
@@ -91,6 +92,8 @@ class _Lane:
         self.gap = 0
         """Where the gap began for which something was sent again last."""
         self.resend_at = INFINITY
+        self.tries = 0
+        """How often in a row it was sent again."""
         self.sent = 0
         """The last number that was ever sent."""
         self.given_before = 0
@@ -207,7 +210,6 @@ class Outflow:
         self._window = 0
         self._lane_bytes = self._total_bytes = 2**63
         self._open = False
-        self._tries = 0
 
     def __len__(self) -> int:
         """Events that are held, on their way or not."""
@@ -358,9 +360,9 @@ class Outflow:
         """Note that there is a new connection; nothing may go before its first `acknowledged`."""
         self._open = False
         self._lane_bytes = self._total_bytes = 2**63
-        self._tries = 0
         for lane in self._lanes.values():
             self.resent += len(lane.flight)
+            lane.tries = 0
             lane.waiting.extendleft(reversed(lane.flight))
             lane.flight.clear()
             lane.sizes.clear()
@@ -387,8 +389,6 @@ class Outflow:
             if lane is not None:
                 count += self._acknowledge(lane, found, now)
         self.accepted += count
-        if count:
-            self._tries = 0
         return count
 
     def frames(self, now: float) -> Iterator[bytes]:
@@ -417,10 +417,10 @@ class Outflow:
 
     def hasten(self, now: float) -> None:
         """Send again at once what is on its way: the other side is heard again after a silence."""
-        self._tries = 0
         for lane in self._lanes.values():
             if lane.flight:
                 lane.resend_at = now
+                lane.tries = -1  # this time does not count
 
     @property
     def is_stalled(self) -> bool:
@@ -458,6 +458,8 @@ class Outflow:
         accepted = lane.let_go(count)
         if count and self._store is not None:
             self._store.accepted(lane.priority, lane.base - 1)
+        if count:
+            lane.tries = 0
         lane.limit = max(lane.limit, found.limit, lane.base - 1)
         lane.held = found.held
         if not lane.flight:
@@ -493,8 +495,8 @@ class Outflow:
             self.resent += 1
         if rows:
             yield pack_events(lane.priority, first, self._micros(now), rows)
-        self._tries += 1
-        lane.resend_at = now + self.patience * 2.0 ** min(self._tries, 6)
+        lane.tries += 1
+        lane.resend_at = now + self.patience * 2.0 ** min(lane.tries, 6)
 
     def _frame(self, lane: _Lane, limit: int, room: int, now: float) -> bytes:
         """Make the next frame of a lane; there is something that may go."""

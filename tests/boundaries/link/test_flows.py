@@ -104,6 +104,15 @@ class FlowMachine(RuleBasedStateMachine):
     def time_passes(self, seconds: float) -> None:
         self.now += seconds
 
+    @rule(priority=PRIORITIES)
+    def give_up_what_is_slow(self, priority: int) -> None:
+        if self.out.depths().get(priority):
+            self.out.shed_unsent(priority)
+
+    @rule()
+    def hear_after_a_silence(self) -> None:
+        self.out.hasten(self.now)
+
     @rule()
     def reconnect(self) -> None:
         self.connect()
@@ -147,7 +156,8 @@ class FlowMachine(RuleBasedStateMachine):
             self.ask()
         missing = sum(map(len, self.pushed.values())) - sum(map(len, self.taken.values()))
         if self.keeps:
-            assert self.out.lost == ({"expired": missing} if missing else {})
+            assert sum(self.out.lost.values()) == missing
+            assert self.out.lost.keys() <= {"expired", "slow"}
         else:
             assert missing <= sum(self.out.lost.values())
         assert not any(lane.given_up or lane.deadlines or lane.bytes for lane in self.out._lanes.values())
@@ -200,6 +210,34 @@ def sent(out: Outflow, now: float) -> list[Events]:
     found = [unpack(frame) for frame in out.frames(now)]
     assert all(isinstance(frame, Events) for frame in found)
     return found  # type: ignore[return-value]
+
+
+def test_lanes_are_patient_each_for_itself() -> None:
+    """What is sent again in one lane makes no other wait longer; after a silence all go at once, once."""
+    out = Outflow(patience=1.0)
+    for priority in (-1, 0, 5):
+        out.push(priority, b'[0,"t",null]')
+    out.acknowledged(Ack(64), 0.0)
+    times = [now / 10 for now in range(100) if sent(out, now / 10)]
+    assert times == [0.0, 1.0, 3.0, 7.0]
+    out.hasten(10.0)
+    assert [len(sent(out, now)) for now in (10.0, 10.5, 11.0, 12.0, 13.0)] == [3, 0, 3, 0, 3]
+
+
+def test_what_has_gone_is_not_given_up_for_a_slow_side() -> None:
+    """Only what never went leaves a lane, the oldest first; deadlines stay with their events."""
+    out = Outflow()
+    for number in range(6):
+        out.push(0, orjson.dumps([number, "t", None]), deadline=9.0 if number == 5 else None)
+    out.acknowledged(Ack(2), 0.0)
+    sent(out, 0.0)
+    out.opened()
+    assert [out.shed_unsent(0) for _ in range(3)] == [True] * 3
+    assert (len(out), out.lost) == (3, {"slow": 3})
+    out.acknowledged(Ack(64), 10.0)
+    assert [frame.rows for frame in sent(out, 10.0)] == [[[0, "t", None], [1, "t", None], None]]
+    assert out.lost == {"slow": 3, "expired": 1}
+    assert not out.shed_unsent(0)
 
 
 def test_what_is_too_late_leaves_its_number_behind() -> None:
