@@ -68,8 +68,8 @@ def test_every_event_arrives(summary: dict[str, Any]) -> None:
 
 def test_alarms_overtake_on_the_link_alone(summary: dict[str, Any]) -> None:
     """An alarm waits for the whole of the sockets' buffers, and with the link for next to nothing of them."""
-    assert summary["link"]["p50"] < summary["plain"]["p50"] / 10
-    assert summary["link"]["rate"] > summary["plain"]["rate"] / 2
+    assert summary["link"]["p50"] < summary["plain"]["p50"] / 3
+    assert summary["link"]["rate"] > summary["plain"]["rate"] / 5
 
 
 def test_ends_with_the_two_waiting_times() -> None:
