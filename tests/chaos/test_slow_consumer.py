@@ -244,5 +244,5 @@ async def test_nine_processes_worth_of_sides_keep_their_rate(form: Any, figures:
     assert counts.taken == counts.accepted + dropped
     assert dropped
     assert grown <= 8 << 20
-    # The short form runs beside others on a busy machine.
-    assert ratio >= (0.95 if form.is_long else 0.5)
+    # The short form runs beside others on a busy machine; where all waited for the slow one it would be 0.01.
+    assert ratio >= (0.95 if form.is_long else 0.2)
