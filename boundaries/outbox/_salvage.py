@@ -6,6 +6,7 @@ import logging
 import secrets
 from collections import Counter
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import attrs
@@ -205,10 +206,11 @@ def _adopt(found: Remains, blob: bytes) -> None:
     for key, (accepted, _) in found.lanes.items():
         held = found.rows.get(key, {})
         start = seed(found.epoch, *key)
-        ends = [accepted, *sorted(held)]
-        for before, after in zip(ends, [*ends[1:], found.last(key) + 1], strict=True):
-            if after > before + 1 and next(intact(start + before + 1, blob), None) is not None:
-                parts = enumerate(intact(start + before + 1, blob), start=before + 1)
+        known = [accepted, *sorted(held)]
+        holes = [before + 1 for before, after in pairwise(known) if after > before + 1]
+        for first in (*holes, max(known) + 1, found.last(key) + 1):
+            if next(intact(start + first, blob), None) is not None:
+                parts = enumerate(intact(start + first, blob), start=first)
                 found.rows.setdefault(key, {}).update((at, row) for at, row in parts if row is not None)
                 return
 

@@ -506,7 +506,8 @@ class Store:
             for _ in self.groups(stream, priority, start):
                 pass
             lane.last, lane.bytes = max(lane.last, end - 1), size
-            if end - first > count or first > lane.accepted + 1 or end <= lane.last:
+            if end - first != count or first > lane.accepted + 1 or end <= lane.last:
+                self._scan(con)
                 damaged.extend(self._holes(stream, priority, lane))
         for (stream, priority), lane in self.lanes.items():
             if (stream, priority) not in found and lane.last > lane.accepted:
@@ -545,6 +546,16 @@ class Store:
                         yield first, rows
         except Exception as exc:
             raise judge(exc) from exc
+
+    def _scan(self, con: Connection) -> None:
+        """Check every group under its own key: a damaged key looks like a hole, or like rows twice."""
+        for stream, priority, first, count, blob in con.execute(
+            "SELECT stream, priority, first, count, rows FROM groups"
+        ):
+            lane = self.lanes.get((stream, priority))
+            rows = split(seed(self.meta["epoch"], stream, priority) + first, blob)
+            if lane is None or rows is None or len(rows) != count or first + count - 1 <= lane.accepted:
+                raise Broken(f"rows from {first} of priority {priority}")
 
     def _expect_hole(self, stream: str, priority: int, first: int, last: int) -> None:
         """See that rows that are not there are known to be lost: a damaged key may look sound."""

@@ -125,7 +125,8 @@ async def test_tables_of_effects_are_salvaged(folder: str) -> None:
     assert told == [None, None, None, [(1, 1), (2, 1), (3, 1)], None]
 
 
-async def test_rows_under_a_wrong_number_find_their_place(folder: str) -> None:
+@pytest.mark.parametrize(("wrong", "right"), [(9, 11), (3, 31), (2, 1), (35, 11)])
+async def test_rows_under_a_wrong_number_find_their_place(folder: str, wrong: int, right: int) -> None:
     """Rows whose number is damaged, and looks sound, are put back where their checksums say."""
     path = os.path.join(folder, "out.box")
     rows = [b"row %d" % number for number in range(1, 41)]
@@ -135,7 +136,7 @@ async def test_rows_under_a_wrong_number_find_their_place(folder: str) -> None:
             if number % 10 == 0:
                 await outbox.durable()
     con = sqlite3.connect(path)
-    con.execute("UPDATE groups SET first = 9 WHERE first = 11")
+    con.execute(f"UPDATE groups SET first = {wrong} WHERE first = {right}")
     con.commit()
     con.close()
     async with Outbox(path) as outbox:
