@@ -198,7 +198,7 @@ async def test_a_killed_process(tmp_path: Path) -> None:
         async with far_side(port, path) as process:
             async with asyncio.timeout(WAIT):
                 while link.counts.accepted < 3000:
-                    await link._wait_for_room()
+                    await link._room.wait()
             process.kill()
             await process.wait()
         before = path.read_text().count("\n")
