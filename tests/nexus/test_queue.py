@@ -177,7 +177,7 @@ async def test_a_giver_cancelled_as_it_is_woken_passes_the_place_on() -> None:
 
 @virtual_time
 async def test_who_comes_to_wait_where_there_is_room_again_does_not_wait() -> None:
-    """A giver that found the lane full, and waits only when all of it is taken, is not left there for ever."""
+    """A giver that found the lane full, and waits only when all is taken, is not left there for ever."""
     queue = AsyncEventPriorityQueue(1)
     queue.put_nowait(event(0))
     full = deque([event(1)])
