@@ -44,20 +44,29 @@ class Track:
             return
         if number == self.accepted + 1:
             self.accepted = number
-            while self._beyond and self.accepted + 1 in self._beyond:
-                self.accepted += 1
-                self._beyond.remove(self.accepted)
+            if self._beyond:
+                self._join()
         else:
             self._beyond.add(number)  # bounded by the window of its lane
         if not self._is_due:
             self._is_due = True
             self.cursors.due(self)
 
+    def _join(self) -> None:
+        """Take in what lies beyond and follows without a gap."""
+        while self.accepted + 1 in self._beyond:
+            self.accepted += 1
+            self._beyond.remove(self.accepted)
+
     def skip_to(self, accepted: int) -> None:
         """Note that nothing up to a number comes any more."""
         if accepted > self.accepted:
             self.accepted = accepted
             self._beyond = {number for number in self._beyond if number > accepted}
+            self._join()
+            if not self._is_due:
+                self._is_due = True
+                self.cursors.due(self)
 
     def fetch(self) -> Cursor:
         """Give the cursor as it is now, to be stored."""

@@ -193,7 +193,7 @@ class DurableMachine(RuleBasedStateMachine):
             row = self.near_file.rows.get(priority, {}).get(number)
             if self.out.shed(priority) and row is not None:
                 self.may_go.add(orjson.loads(row)[0])
-            self.shed_upto[priority] = number
+            self.shed_upto[priority] = max(number, self.shed_upto.get(priority, 0))
             self.connect()  # it is done while the other side is away
 
     @rule()
@@ -370,6 +370,17 @@ class DurableMachine(RuleBasedStateMachine):
         assert not any(lane.given_up or lane.deadlines or lane.bytes or lane.behind for lane in lanes)
         assert not self.inflow.bytes
         super().teardown()
+
+
+def test_what_was_settled_out_of_turn_counts_once_those_before_it_never_come() -> None:
+    """A number that is given up closes the gap before those that were settled already."""
+    file = FarFile()
+    track = Track(file, "x", 0, Cursor(), lambda number: None)  # type: ignore[arg-type]
+    track.settled(2)
+    track.settled(3)
+    track.skip_to(1)
+    file.commit()
+    assert file.cursors == {0: Cursor(3)}
 
 
 TestDurableFlows = DurableMachine.TestCase
