@@ -8,7 +8,7 @@ kept, when `settled` says so.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import orjson
@@ -147,6 +147,11 @@ class Inflow:
         self._lanes: dict[int, _Lane] = {}
         self._due: set[int] = set()
         self._always = False
+
+    def remember(self, priorities: Iterable[int]) -> None:
+        """Begin the lanes of which something was settled in an earlier life: the other side is to hear it."""
+        for priority in priorities:
+            self._lane(priority)
 
     def opened(self, hello: Hello) -> None:
         """Note a new connection, with what may still come on it."""
@@ -347,7 +352,24 @@ class Inflow:
         # What is given and not yet accepted is there, and need not come again either.
         if lane.expected - 1 > lane.accepted:
             ranges.insert(0, (lane.accepted + 1, lane.expected - 1))
-        return LaneAck(lane.priority, lane.accepted, lane.granted, tuple(ranges[:MAX_RANGES]))
+        if lane.track is not None:
+            ranges = _union([*ranges, *lane.track.beyond], lane.accepted)
+        if len(ranges) > MAX_RANGES:  # the last one tells how far it has come
+            ranges = [*ranges[: MAX_RANGES - 1], ranges[-1]]
+        return LaneAck(lane.priority, lane.accepted, lane.granted, tuple(ranges))
+
+
+def _union(ranges: list[tuple[int, int]], after: int) -> list[tuple[int, int]]:
+    """Join ranges that overlap or touch, without what is not after a number."""
+    found: list[tuple[int, int]] = []
+    for low, high in sorted(ranges):
+        if high <= after:
+            continue
+        if found and low <= found[-1][1] + 1:
+            found[-1] = (found[-1][0], max(high, found[-1][1]))
+        else:
+            found.append((max(low, after + 1), high))
+    return found
 
 
 def _size(rows: list[Row]) -> int:

@@ -204,7 +204,7 @@ class Outflow:
         self.resent = 0
         """Events that were sent more than once."""
         self.is_overtaken = False
-        """Whether the other side has accepted what was never sent: the store is an old copy of itself."""
+        """Whether the other side has what was never sent: the store is an old copy of itself."""
         self._lanes: dict[int, _Lane] = {}
         self._order: list[int] = []
         self._window = 0
@@ -386,7 +386,11 @@ class Outflow:
         count = 0
         for found in ack.lanes:
             lane = self._lanes.get(found.priority)
-            if lane is not None:
+            if self._store is not None and _highest(found) > (
+                max(lane.sent, lane.given_before) if lane is not None else 0
+            ):
+                self.is_overtaken = True
+            elif lane is not None:
                 count += self._acknowledge(lane, found, now)
         self.accepted += count
         return count
@@ -451,9 +455,6 @@ class Outflow:
 
     def _acknowledge(self, lane: _Lane, found: LaneAck, now: float) -> int:
         # After a reconnect the other side may have accepted what was not sent on this connection.
-        if self._store is not None and found.accepted > max(lane.sent, lane.given_before):
-            self.is_overtaken = True
-            return 0
         count = max(0, min(found.accepted - lane.base + 1, lane.count + lane.behind))
         accepted = lane.let_go(count)
         if count and self._store is not None:
@@ -564,6 +565,11 @@ def _missing(first: int, end: int, held: tuple[tuple[int, int], ...]) -> Iterato
         yield from range(number, min(low, end))
         number = max(number, high + 1)
     yield from range(number, end)
+
+
+def _highest(found: LaneAck) -> int:
+    """Return the highest number that the other side has."""
+    return found.held[-1][1] if found.held else found.accepted
 
 
 def _deadline(row: bytes) -> float | None:

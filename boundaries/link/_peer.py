@@ -373,6 +373,8 @@ class Peer:
                 bucket=self._bucket,
             )
             self._inflows = {hello.source: inflow}
+            if self._cursors is not None:
+                inflow.remember(self._cursors.outbox.cursors(hello.source))
         self._inflow = inflow
         inflow.opened(hello)
         self.outflow.allowed(hello.lane_bytes, hello.total_bytes)

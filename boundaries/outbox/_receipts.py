@@ -68,16 +68,23 @@ class Track:
                 self._is_due = True
                 self.cursors.due(self)
 
-    def fetch(self) -> Cursor:
-        """Give the cursor as it is now, to be stored."""
-        self._is_due = False
+    @property
+    def beyond(self) -> tuple[tuple[int, int], ...]:
+        """Ranges of what is settled after `accepted`, first and last."""
+        if not self._beyond:
+            return ()
         ranges: list[tuple[int, int]] = []
         for number in sorted(self._beyond):
             if ranges and ranges[-1][1] + 1 == number:
                 ranges[-1] = (ranges[-1][0], number)
             else:
                 ranges.append((number, number))
-        return Cursor(self.accepted, tuple(ranges))
+        return tuple(ranges)
+
+    def fetch(self) -> Cursor:
+        """Give the cursor as it is now, to be stored."""
+        self._is_due = False
+        return Cursor(self.accepted, self.beyond)
 
 
 class Receipt:

@@ -12,6 +12,8 @@ import pytest
 
 from nexus import AsyncEventNexus, Event
 from nexus.boundaries.link import Link, LinkLimits
+from nexus.boundaries.link._frames import Ack, LaneAck
+from nexus.boundaries.link._outflow import Outflow
 from nexus.boundaries.links import OutboxStateEvent, announce_outboxes
 from nexus.boundaries.outbox import Connection, Effects, Outbox, OutboxState
 from nexus.errors import ConfigError
@@ -229,6 +231,63 @@ async def test_an_old_copy_begins_anew(tmp_path: Path) -> None:
             assert await link.flushed(10)
             await other.drained()
     assert [event.payload for event in got] == list(range(35))
+
+
+async def test_an_old_copy_that_lacks_a_lane_begins_anew(tmp_path: Path) -> None:
+    """The same of a priority that was first used after the copy, and the other side has begun anew."""
+    async with near(tmp_path / "near") as (nexus, _):
+        await nexus.ingest_many(events(0, 5))
+        await nexus.drained()
+    shutil.copy(tmp_path / "near", tmp_path / "copy")
+    async with far(tmp_path / "far") as (_, door, _), near(tmp_path / "near", door.port) as (nexus, link):
+        await nexus.ingest_many(events(5, 5, 3))
+        await nexus.drained()
+        assert await link.flushed(10)
+    shutil.copy(tmp_path / "copy", tmp_path / "near")
+    async with (
+        far(tmp_path / "far") as (other, door, got),
+        near(tmp_path / "near", door.port) as (nexus, link),
+    ):
+        await nexus.ingest_many(events(10, 15, 3))
+        await nexus.drained()
+        assert await link.flushed(10)
+        await other.drained()
+    assert [event.payload for event in got if event.priority == 3] == list(range(10, 25))
+
+
+@pytest.mark.parametrize(
+    ("ack", "is_overtaken"),
+    [
+        (LaneAck(0, 7, 100), False),
+        (LaneAck(0, 8, 100), True),
+        (LaneAck(0, 3, 100, ((5, 7),)), False),
+        (LaneAck(0, 3, 100, ((5, 8),)), True),
+        (LaneAck(1, 0, 100), False),
+        (LaneAck(1, 1, 100), True),
+    ],
+)
+def test_what_was_never_sent_cannot_be_there(ack: LaneAck, is_overtaken: bool) -> None:
+    """A side that has accepted, or only has, what neither this life nor an earlier one has sent, knows a
+    later state of the file."""
+    outflow = Outflow(store=Taking())
+    outflow.restore(0, 4, 7)
+    assert outflow.push(0, b"[8]")  # given in this life, and not sent
+    outflow.acknowledged(Ack(64, (ack,)), 0.0)
+    assert outflow.is_overtaken is is_overtaken
+
+
+class Taking:
+    """A store that takes everything."""
+
+    def put(self, priority: int, number: int, row: bytes) -> None:
+        """Take a row."""
+
+    def accepted(self, priority: int, number: int) -> None:
+        """Let go of rows."""
+
+    def has_room(self, size: int) -> bool:
+        """Say that there is room."""
+        return True
 
 
 async def test_a_full_file_holds_events_back_and_says_so(tmp_path: Path) -> None:
