@@ -12,7 +12,8 @@ being long.
 
 *Plain* is the same stream without a window: `OutboundBoundary` over `TcpSender`, `TcpReceiver` behind
 `InboundBoundary`. The sender has a lane for each priority, so that an alarm overtakes there; behind it is
-one FIFO, up to 64 KiB in the transport and what the sockets at both ends of the line take.
+one FIFO, up to 64 KiB in the transport and what the sockets at both ends of the line take. Over ZMQ it is a
+PUSH and a PULL, with the high-water marks of their adapters.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from nexus.cli.demo._congestion_run import Congestion, congest
 PLAIN = "plain TCP stream"
 LINK = "link, target 2 ms"
 DEFAULT = "link, its own limits"
+PLAIN_ZMQ = "plain ZMQ, PUSH and PULL"
+ZMQ = "link over ZMQ, target 2 ms"
 
 
 def _contestant(way: str, target: float) -> Callable[..., Outcome]:
@@ -50,6 +53,8 @@ CONTESTS = (
             PLAIN: _contestant("plain", LinkLimits().target),
             LINK: _contestant("link", 0.002),
             DEFAULT: _contestant("link", LinkLimits().target),
+            PLAIN_ZMQ: _contestant("zmq", LinkLimits().target),
+            ZMQ: _contestant("zmq-link", 0.002),
         },
         full={"seconds": 6.0},
         quick={"seconds": 1.0},
@@ -57,6 +62,8 @@ CONTESTS = (
             Target(PLAIN, LINK, at_least=300),
             Target(LINK, PLAIN, at_least=0.85, figure="readings"),
             Target(DEFAULT, PLAIN, at_least=0.85, figure="readings"),
+            Target(PLAIN_ZMQ, ZMQ, at_least=300),
+            Target(ZMQ, PLAIN_ZMQ, at_least=0.85, figure="readings"),
         ),
     ),
     *link_rate.CONTESTS,

@@ -14,7 +14,7 @@ from ._domain import Domain
 __all__ = ["WAYS", "Congestion", "Figures", "congest"]
 
 WAYS = ("plain", "link")
-"""How a plant and its control are joined."""
+"""How a plant and its control are joined; others are ``zmq`` and ``zmq-link``."""
 STARTING = 20.0
 """Seconds a process may take to come up."""
 ENDING = 90.0

@@ -2,18 +2,20 @@
 
 Two ways lead from the one to the other. *Plain*: a `TcpSender` and a `TcpReceiver` behind their boundaries;
 the sender's lanes keep the priorities up to the socket, and in the socket the first come goes first.
-*Linked*: a `Link`, of which a window's worth is on its way and no more.
+*Linked*: a `Link`, of which a window's worth is on its way and no more. Both also over ZMQ, for who asks.
 """
 
 import asyncio
 import contextlib
 import gc
 import itertools
+import socket
 import time
 from collections.abc import Mapping
 from typing import Any
 
 import nexus
+from nexus.adapters import open_receiver, open_sender
 from nexus.adapters.tcp import TcpConfig, TcpReceiver, TcpSender
 from nexus.boundaries.inbound import InboundBoundary
 from nexus.boundaries.link import Link, LinkLimits
@@ -23,6 +25,8 @@ from ._child import Orders, tell
 
 __all__ = ["congested_control", "congested_plant"]
 
+LINKS = {"link": "tcp", "zmq-link": "zmq+tcp"}
+"""The scheme of each way that is a link."""
 LANE = 1000
 """Events of one priority that the plant's nexus holds, and as many again the sender or the link."""
 EVERY = 0.05
@@ -49,13 +53,17 @@ async def congested_plant(settings: Mapping[str, Any], orders: Orders) -> None:
     """Make readings as fast as they go and an alarm now and then, until the order to stop; send all."""
     domain = nexus.AsyncEventNexus(name="plant", maxsize=LANE)
     link: Link | None = None
-    if settings["way"] == "link":
-        link = Link.connect(f"tcp://127.0.0.1:{settings['port']}", limits=limits_of(settings))
+    way, port = settings["way"], settings["port"]
+    if way in LINKS:
+        link = Link.connect(f"{LINKS[way]}://127.0.0.1:{port}", limits=limits_of(settings))
         out: Any = link
     else:
-        config = TcpConfig(host="127.0.0.1", port=settings["port"], maxsize=LANE, flush_timeout=GRACE)
+        if way == "plain":
+            sender: Any = TcpSender(TcpConfig(host="127.0.0.1", port=port, maxsize=LANE, flush_timeout=GRACE))
+        else:
+            sender = open_sender(f"zmq+push://127.0.0.1:{port}", maxsize=LANE, flush_timeout=GRACE)
         out = OutboundBoundary(
-            TcpSender(config), payload=lambda event: [event.id, event.type, event.priority, event.payload]
+            sender, payload=lambda event: [event.id, event.type, event.priority, event.payload]
         )
     domain.register(out)
     for kind in ("alarm", "reading"):
@@ -167,18 +175,25 @@ async def congested_control(settings: Mapping[str, Any], orders: Orders) -> None
     domain = nexus.AsyncEventNexus(name="control")
     domain.add_handler("alarm", desk.alarm)
     domain.add_handler("reading", desk.reading)
-    if settings["way"] == "link":
-        source: Any = Link.listen("tcp://127.0.0.1:0", limits=limits_of(settings))
+    way, port = settings["way"], 0
+    if way in LINKS:
+        source: Any = Link.listen(f"{LINKS[way]}://127.0.0.1:0", limits=limits_of(settings))
         door = source
-    else:
+    elif way == "plain":
         door = TcpReceiver(TcpConfig(host="127.0.0.1", port=0, listen=True, maxsize=LANE))
         source = InboundBoundary(door, made_of)
+    else:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        source = InboundBoundary(open_receiver(f"zmq+pull://127.0.0.1:{port}", maxsize=LANE), made_of)
     domain.register(source)
     async with domain, asyncio.TaskGroup() as group:
-        await opened(door)
+        if not port:
+            await opened(door)
+            port = door.port
         gc.collect()
         gc.freeze()
-        tell("ready", port=door.port)
+        tell("ready", port=port)
         states = group.create_task(tell_states(desk, settings["show_every"]), name="nexus demo: states")
         order = await orders.next("drain")
         await desk.reach(sum(order["made"].values()))
