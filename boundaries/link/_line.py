@@ -164,12 +164,12 @@ class Line:
 
     def _take(self, frames: list[bytes]) -> None:
         now = asyncio.get_running_loop().time()
-        before = self._peer.outflow.accepted
+        before = self._peer.outflow.passed
         was_up = self._peer.is_up
         arrival = self._peer.feed(b"".join(frames), now)
         if self._peer.is_up and not was_up:
             self._plain = self._greeted()
-        if self._peer.outflow.accepted != before:
+        if self._peer.outflow.passed != before:
             self._moved()
             self._hungry.set()
         if arrival is not None:

@@ -199,6 +199,8 @@ class Outflow:
         """Seconds by which the clock that goes over the wire shows more than the own one."""
         self.accepted = 0
         """Events the other side has accepted."""
+        self.passed = 0
+        """The same, and the places of those that were given up."""
         self.lost: dict[str, int] = {}
         """Events that were given up, by reason: ``shed``, ``slow``, ``expired``, ``unacknowledged``."""
         self.resent = 0
@@ -457,6 +459,7 @@ class Outflow:
         # After a reconnect the other side may have accepted what was not sent on this connection.
         count = max(0, min(found.accepted - lane.base + 1, lane.count + lane.behind))
         accepted = lane.let_go(count)
+        self.passed += count
         if count and self._store is not None:
             self._store.accepted(lane.priority, lane.base - 1)
         if count:

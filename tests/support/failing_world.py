@@ -162,9 +162,16 @@ class Disk:
     def leave(self) -> None:
         """Leave the files as a process leaves them that was killed."""
         names = [str(self.path), f"{self.path}-wal"]
-        kept = [name for name in names if os.path.exists(name)]
-        for name in kept:
-            shutil.copyfile(name, f"{name}.kept")
+        while True:
+            kept = [name for name in names if os.path.exists(name)]
+            try:
+                for name in kept:
+                    shutil.copyfile(name, f"{name}.kept")
+            except FileNotFoundError:
+                # A connection that was closed ends with the last cursor that a traceback holds, and takes the
+                # log along when it is the last one: what was in it is in the file now.
+                continue
+            break
         for connection in list(self._connections):
             connection.close()
         for name in names:

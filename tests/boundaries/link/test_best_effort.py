@@ -127,3 +127,18 @@ async def test_the_account_is_exact_in_any_weather(seed: int) -> None:
         for priority in (0, 1):
             lane = [number for found, number in it.got if found == priority]
             assert lane == sorted(set(lane))
+
+
+@virtual_time
+async def test_whoever_waits_hears_of_the_last_that_was_lost() -> None:
+    """A flush ends also where the last thing that was on its way is lost, and not accepted."""
+    async with ends(delay=(0.1, 0.1)) as it:
+        await it.give(0, 1)
+        await asyncio.sleep(0.05)
+        it.net.weather = {"loss": 1.0}
+        it.net.breaks()
+        await asyncio.sleep(5)
+        it.net.weather = {}
+        it.net.breaks()
+        assert await it.here.flushed(60)
+        it.check()
