@@ -133,12 +133,18 @@ async def test_the_account_is_exact_in_any_weather(seed: int) -> None:
 async def test_whoever_waits_hears_of_the_last_that_was_lost() -> None:
     """A flush ends also where the last thing that was on its way is lost, and not accepted."""
     async with ends(delay=(0.1, 0.1)) as it:
-        await it.give(0, 1)
+        await it.give(0, 2)
+        await asyncio.sleep(1)
+        await it.give(2, 1)
         await asyncio.sleep(0.05)
         it.net.weather = {"loss": 1.0}
         it.net.breaks()
+        flushing = asyncio.ensure_future(it.here.flushed(600))
         await asyncio.sleep(5)
         it.net.weather = {}
         it.net.breaks()
-        assert await it.here.flushed(60)
+        await asyncio.sleep(60)
+        assert flushing.done()
+        assert flushing.result()
+        assert it.here.counts.lost == {"unacknowledged": 1}
         it.check()
