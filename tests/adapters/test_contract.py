@@ -104,7 +104,7 @@ async def test_halves_start_and_stop_again_and_again(pair: Any) -> None:
             await sender.start()
         await pair.ready(sender, receiver)
         receiving = asyncio.ensure_future(receive_until(receiver, {"round": number}))
-        while not receiving.done():  # a broker may know of the receiver before only, and pass the first one by
+        while not receiving.done():  # a broker may know the last receiver only, and pass it by
             await sender.send({"round": number})
             await asyncio.wait([receiving], timeout=2 if pair.lossy else None)
         assert receiving.result()[-1] == {"round": number}
