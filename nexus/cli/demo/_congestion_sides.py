@@ -176,6 +176,7 @@ async def congested_control(settings: Mapping[str, Any], orders: Orders) -> None
     domain.add_handler("alarm", desk.alarm)
     domain.add_handler("reading", desk.reading)
     way, port = settings["way"], 0
+    door: Any = None
     if way in LINKS:
         source: Any = Link.listen(f"{LINKS[way]}://127.0.0.1:0", limits=limits_of(settings))
         door = source
