@@ -108,7 +108,7 @@ async def trial(
         async with running(near, far):
             over = asyncio.ensure_future(near.done())
             while done < kills and not over.done():
-                await asyncio.wait([over], timeout=chance.uniform(0.05, 0.5))
+                await asyncio.wait([over], timeout=chance.uniform(0.05, 0.5) if done else 0.05)
                 if over.done():
                     break
                 done += 1
