@@ -277,11 +277,13 @@ async def test_an_end_that_stops_says_so(caplog: pytest.LogCaptureFixture) -> No
     """The other side knows why the connection has ended, and takes it for no fault."""
     async with Server() as server, client(server.link.port, name="one") as (nexus, link):
         await crosses(nexus, server, "first")
-        down = asyncio.Event()
-        link.on_link(lambda state: down.set() if state.state == "down" else None)
+        down: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+        link.on_link(
+            lambda state: down.set_result(state.error) if state.state == "down" and not down.done() else None
+        )
         await server.link.aclose()
-        await asyncio.wait_for(down.wait(), WAIT)
-        assert link.link.error == "LinkEnded: the other side ends the connection: server stops"
+        error = await asyncio.wait_for(down, WAIT)
+        assert error == "LinkEnded: the other side ends the connection: server stops"
     assert "LinkEnded" in caplog.text
     assert not [record for record in caplog.records if "the connection ends" in record.message]
 
