@@ -81,6 +81,8 @@ class Spread:
         if len(targets) > 1 or self._limits.slow_after is not None:
             if len(targets) > 1:
                 targets = [peer for peer in targets if not self._is_forgotten(peer, priority, len(row))]
+            if not targets:
+                return False  # all of them were given up: as where nobody has come yet
             size = len(row) if targets[0].stream is None else 2 * len(row) * len(targets)  # they share a file
             full = [peer for peer in targets if not self._has_room(peer, priority, size)]
             slow = [peer for peer in full if self._is_slow(peer, priority)]

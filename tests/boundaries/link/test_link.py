@@ -10,6 +10,7 @@ import pytest
 
 from nexus import AsyncEventNexus, Event, NamedEvent
 from nexus.boundaries.link import Link, LinkLimits
+from nexus.boundaries.link._outflow import Outflow
 from nexus.testing import MemoryWire, virtual_time
 
 
@@ -422,3 +423,28 @@ async def test_room_that_comes_at_once_is_taken(maxsize: int) -> None:
             await asyncio.sleep(0.001 * (number % 2))
         await it.all_across()
         assert len(it.got) == 280
+
+
+class Absent:
+    """Another side that was never there, and whose lane is full."""
+
+    stream = None
+    domain = ""
+    away_since = -1000.0
+
+    def __init__(self) -> None:
+        self.outflow = Outflow(maxsize=1)
+        assert self.outflow.push(0, b"[]")
+
+
+@virtual_time
+async def test_an_event_waits_where_all_who_were_known_are_given_up_at_once() -> None:
+    """A listener that forgets everybody at the same moment keeps the event for whoever comes."""
+    link = Link.listen("tcp://127.0.0.1:0", limits=LinkLimits(forget_after=1.0))
+    absent: Any = [Absent(), Absent()]
+    link._peers._known = {str(number): each for number, each in enumerate(absent)}
+    link._peers.all = absent
+    assert not link.handle_nowait(Event(1, "t", 0, 1))
+    assert len(link._peers) == 0
+    assert link.counts.taken == 0
+    assert link.counts.lost == {"forgotten": 2}
