@@ -4,15 +4,14 @@ import asyncio
 import os
 import random
 import socket
-import sqlite3
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+from effects_found import effects_found
 from mosquitto import Mosquitto
 from real import free_port
 
@@ -124,27 +123,7 @@ async def trial(
                     over = asyncio.ensure_future(near.done())
             assert await over
             await far.stop()
-    return {"kills": done, **found(folder / "far.db", count)}
-
-
-def found(path: Path, count: int) -> dict[str, int]:
-    """Count what is missing, what is there twice, and what came too late, in the file of the far side."""
-    with sqlite3.connect(path) as connection:
-        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-        lost = twice = disorder = 0
-        for priority in PRIORITIES:
-            rows = connection.execute(
-                "SELECT first, last FROM effect WHERE priority = ? ORDER BY rowid", (priority,)
-            ).fetchall()
-            disorder += sum(before[1] > after[0] for before, after in pairwise(rows))
-            seen = bytearray(count + 1)
-            for first, last in rows:
-                for number in range(first, last + 1):
-                    twice += seen[number]
-                    seen[number] = 1
-            lost += count - sum(seen)
-    connection.close()
-    return {"lost": lost, "duplicated": twice, "disorder": disorder}
+    return {"kills": done, **effects_found(folder / "far.db", count, PRIORITIES)}
 
 
 @pytest.mark.parametrize(

@@ -5,14 +5,13 @@ import contextlib
 import os
 import random
 import signal
-import sqlite3
 import sys
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 from durable_sides import PRIORITIES
+from effects_found import effects_found
 from real import free_port
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux says which process has a file")
@@ -131,7 +130,8 @@ class Trial:
         finally:
             for each in self._all:
                 await each.kill()
-        return found(self._folder / "far.db", int(count))
+        total = int(count) * len(PRIORITIES)
+        return {"offered": total, **effects_found(self._folder / "far.db", int(count), PRIORITIES)}
 
     async def _reader(self) -> Process:
         return await self._start("reader", self._folder / "far.db", self._after)
@@ -160,25 +160,6 @@ class Trial:
         else:
             self.times.append((await stands.says("writes"))[0] - began)
         return True
-
-
-def found(path: Path, count: int) -> dict[str, float]:
-    """Count what is missing, what is there twice, and what came too late."""
-    lost = twice = disorder = 0
-    with contextlib.closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-        for priority in PRIORITIES:
-            rows = connection.execute(
-                "SELECT first, last FROM effect WHERE priority = ? ORDER BY rowid", (priority,)
-            ).fetchall()
-            disorder += sum(before[1] > after[0] for before, after in pairwise(rows))
-            seen = bytearray(count + 1)
-            for first, last in rows:
-                for number in range(first, last + 1):
-                    twice += seen[number]
-                    seen[number] = 1
-            lost += count - sum(seen)
-    return {"offered": count * len(PRIORITIES), "lost": lost, "duplicated": twice, "disorder": disorder}
 
 
 async def test_the_other_reader_goes_on(form: Any, figures: Any, tmp_path: Path) -> None:
