@@ -102,13 +102,16 @@ class Gate:
         return not before <= self.keys
 
     async def run(self) -> None:
-        """Answer libzmq until cancelled."""
+        """Answer libzmq until cancelled or closed, whichever of the two is noticed first."""
         socket = self._authenticator.zap_socket
         wire = ZmqWire(socket)
         try:
             while True:
                 for message in await wire.receive():
                     await self._authenticator.handle_zap_message(message)
+        except ConnectionAbortedError:
+            if not socket.closed:
+                raise
         finally:
             wire.close()
 

@@ -75,7 +75,7 @@ class Monitor:
         """Whether libzmq connects again by itself: not after a peer that broke the protocol."""
 
     async def run(self) -> None:
-        """Follow until cancelled."""
+        """Follow until cancelled or closed, whichever of the two is noticed first."""
         wire = ZmqWire(self._pair)
         try:
             while True:
@@ -83,6 +83,9 @@ class Monitor:
                     if len(frames) == 2 and len(frames[0]) == 6:
                         event, value = struct.unpack("=HI", frames[0])
                         self._take(event, value)
+        except ConnectionAbortedError:
+            if not self._pair.closed:
+                raise
         finally:
             wire.close()
 

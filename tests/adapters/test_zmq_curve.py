@@ -11,6 +11,8 @@ import zmq.auth
 from fixtures_zmq import Broker
 from real import free_port
 
+from nexus.adapters._link import Link
+from nexus.adapters._zmq_end import End
 from nexus.adapters.zmq import ZmqConfig, ZmqReceiver, ZmqSender
 from nexus.errors import BadCall, ConfigError
 
@@ -218,3 +220,15 @@ async def test_only_a_list_can_be_read_again() -> None:
     async with server() as receiver:
         with pytest.raises(BadCall):
             await receiver.reload_clients()
+
+
+async def test_an_end_that_is_cut_ends_what_follows_it_without_an_error() -> None:
+    """What follows the socket and the gate may see that they are closed before it sees its cancellation."""
+    config = ZmqConfig(pattern="pushpull", port=0, curve_secret=SERVER[1], curve_clients=(FRIEND[0],))
+    end = End(config, "receiver", zmq.ROUTER, Link("any"))
+    end.open()
+    following = asyncio.create_task(end.run())
+    await asyncio.sleep(0.01)
+    end.cut()
+    async with asyncio.timeout(5):
+        await following
