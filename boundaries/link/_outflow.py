@@ -403,7 +403,7 @@ class Outflow:
         Args:
             now: seconds on the clock.
         """
-        if not self._open:
+        if not self._open or self.is_overtaken:
             return
         for priority in self._order:
             lane = self._lanes[priority]

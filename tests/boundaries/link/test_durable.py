@@ -268,12 +268,14 @@ async def test_an_old_copy_that_lacks_a_lane_begins_anew(tmp_path: Path) -> None
 )
 def test_what_was_never_sent_cannot_be_there(ack: LaneAck, is_overtaken: bool) -> None:
     """A side that has accepted, or only has, what neither this life nor an earlier one has sent, knows a
-    later state of the file."""
+    later state of the file; nothing goes to it any more: it would take what is new for what it has."""
     outflow = Outflow(store=Taking())
     outflow.restore(0, 4, 7)
-    assert outflow.push(0, b"[8]")  # given in this life, and not sent
+    assert outflow.push(2, b"[8]")  # given in this life, and not sent
+    outflow.stored(2, 1)
     outflow.acknowledged(Ack(64, (ack,)), 0.0)
     assert outflow.is_overtaken is is_overtaken
+    assert bool(list(outflow.frames(0.0))) is not is_overtaken
 
 
 class Taking:
