@@ -192,7 +192,9 @@ async def test_nine_processes_worth_of_sides_keep_their_rate(form: Any, figures:
     asyncio.get_running_loop().set_debug(False)
     rounds, seconds = form.size(1, 10), form.size(1, 6)
     hub = AsyncEventNexus(name="hub", maxsize=1000)
-    link = Link.listen("tcp://127.0.0.1:0", name="hub", limits=LinkLimits(slow_after=SLOW_AFTER, maxsize=300))
+    held = 300
+    limits = LinkLimits(slow_after=SLOW_AFTER, maxsize=held)
+    link = Link.listen("tcp://127.0.0.1:0", name="hub", limits=limits)
     hub.register(link)
     for type_ in ("t", "pace"):
         hub.add_handler(type_, link)
@@ -217,7 +219,8 @@ async def test_nine_processes_worth_of_sides_keep_their_rate(form: Any, figures:
         for _ in range(rounds):
             await nine_accepted(link, seconds / 2, give)
             alone = await nine_accepted(link, seconds, give)
-            await hub.ingest(Event(0, "pace", -1, 900 * seconds / alone))
+            # A hundredth of the rate, and on a fast machine slow enough to be held for slow.
+            await hub.ingest(Event(0, "pace", -1, max(900 * seconds / alone, 3 * SLOW_AFTER / held)))
             await nine_accepted(link, 1.5 * SLOW_AFTER, give)  # until it is taken for slow
             ratios.append(await nine_accepted(link, seconds, give) / alone)
             gc.collect()
