@@ -68,6 +68,8 @@ class Drain:
         self._watched = False
         self._was_waited_for = False
         """Whether the run's last handler let the loop run, so that the time went there."""
+        self._was_many = False
+        """Whether the run's handler took its events at once, each in the same time."""
         self._others: Iterator[Any] = iter(())
         self._bindings: tuple[Binding, ...] = ()
         """The handlers of an event that has several; those to come are in `_others`."""
@@ -172,6 +174,8 @@ class Drain:
             else:
                 call = route.single
                 if call is not None:
+                    if route.pool is not None and self._take_many(event, lane, run, route):
+                        return
                     await self._take_plain(event, lane, run, route, call)
                 else:
                     others, self._bindings = iter(route.others), route.bindings
@@ -188,6 +192,32 @@ class Drain:
                     route.handled += 1
             if lanes.current is not lane:
                 return
+
+    def _take_many(self, event: Event[Any], lane: Lane, run: Iterator[int], route: Route) -> bool:
+        """Let a handler take the events of one type that stand together at once, if it can; what it leaves
+        stands in line again, but for the first. Say whether it took any; then the run is over."""
+        if not length_hint(run) or (many := route.pool.many_call(lane.priority)) is None:
+            return False
+        pop, kind = lane.line.popleft, event.type
+        events = [event]
+        for _ in run:
+            event = pop()
+            if event.type is not kind or ((meta := event._meta) is not None and meta.needs_care):
+                lane.line.appendleft(event)
+                self._returned += 1
+                break
+            events.append(event)
+        taken = 0
+        try:
+            taken = many(events)
+        finally:
+            self.event = None if taken else self.event
+            left = events[max(taken, 1) :]
+            lane.line.extendleft(reversed(left))
+            self._returned += len(left)
+        route.handled += taken
+        self._was_many = bool(taken)
+        return bool(taken)
 
     async def _take_plain(
         self, event: Event[Any], lane: Lane, run: Iterator[int], route: Route, call: HandlerCall
@@ -228,12 +258,13 @@ class Drain:
         taken = self._run_length - length_hint(self._run) - self._returned
         lane.taken -= self._noted
         events = taken - self._empty
-        last_was_slow = self._was_waited_for
+        last_was_slow, was_many = self._was_waited_for, self._was_many
         self._lane, self._run, self._run_length = None, iter(()), 0
         self._noted, self._returned, self._empty, self._was_waited_for = 0, 0, 0, False
+        self._was_many = False
         if events > 0 and ended is not None:
             span = ended - began
-            if span < _QUICK or events == 1:
+            if span < _QUICK or events == 1 or was_many:
                 self._pace = span / events
                 lane.record_waiting(began, events)
                 lane.handling.record(self._pace, events)
@@ -245,7 +276,7 @@ class Drain:
                 lane.handling.record(slow)
                 lane.handling.record((span - slow) / rest, rest)
             if span >= _QUICK:
-                self._length = 1
+                self._length = max(1, self._length // 2) if was_many else 1
             elif span < _QUICK / 2:
                 self._length = min(_LONGEST_RUN, 2 * self._length)
         lane.taken += taken

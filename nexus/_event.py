@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Generic, TypeAlias, TypeVar, cast, get_args, get_origin, overload
 
 import attrs
@@ -21,6 +21,7 @@ __all__ = [
     "check_event",
     "event_type_of",
     "make_event",
+    "make_events",
     "not_an_event",
     "settle",
 ]
@@ -261,6 +262,28 @@ def make_event(
     event._meta = meta
     event.__class__ = Event
     return cast("Event[Any]", event)
+
+
+def make_events(
+    fields: Iterable[tuple[int, EventKey, Any] | list[Any]], priority: int, meta: EventMeta | None = None
+) -> list[Event[Any]]:
+    """Make plain events of ``(id, type, payload)``; the same as `make_event` for each.
+
+    Raises:
+        TypeError: one of them is no sequence.
+        ValueError: one of them is longer or shorter.
+    """
+    events: list[Any] = []
+    for id, type, payload in fields:
+        event: Any = _Fresh()
+        event.id = id
+        event.type = type
+        event.priority = priority
+        event.payload = payload
+        event._meta = meta
+        event.__class__ = Event
+        events.append(event)
+    return events
 
 
 def event_type_of(type_: EventKey | type[NamedEvent[Any]]) -> EventKey:

@@ -54,6 +54,8 @@ class EventConsumer(abc.ABC):
     A consumer that runs beside the nexus's own task may also have a method ``handle_nowait(event) -> bool``:
     it handles the event here and now, or returns False where that would take waiting. It saves a task's turn;
     a lone event comes to it from within `ingest`.
+    And beside that a method ``handle_many(events) -> int``: it handles the first of many events of one type
+    and priority here and now, returns how many, and never raises: what it leaves comes one by one.
     Or a method ``handle_later(event, done) -> bool``: it takes the event, or returns False, and calls
     ``done(None)``, or ``done(exception)``, from the loop when the event is handled, not before it has
     returned. Any number may be under way; until then the event counts as queued and active.

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from heapq import heapify, heappop, heappush
-from itertools import count
 from typing import Any, TypeAlias
 
+from ._backlog import Backlog, Item
 from ._delivery import Deliveries, Delivery
 from ._event import Event
 from ._lanes import Again, Lane, Slot
@@ -18,11 +17,13 @@ from ._turn import TURN_SECONDS, turn
 
 __all__ = ["LanePool", "Pool"]
 
-_SLACK = 64
 _CATCH_UP = 2
-"""Events handled out of the backlog for each one that comes: more than one, or a flood would never end it."""
+"""Events, or lots of them, handled out of the backlog for each one that comes: more than one, or a flood
+would never end it."""
+_LOT = 64
+"""Events that are handed at once to a handler that takes many."""
 
-Item: TypeAlias = Delivery | Slot | Again
+Many: TypeAlias = "Callable[[list[Event[Any]]], int]"
 
 
 class Pool:
@@ -47,10 +48,7 @@ class Pool:
         self._queue = queue
         self._deliveries = deliveries
         self._spawn = spawn
-        self._order = count()
-        self._backlog: list[tuple[int, int, Item]] = []
-        self._sweep_at = _SLACK
-        """The length at which places of dropped events are taken out."""
+        self._backlog = Backlog()
         self._tasks: set[asyncio.Task[None]] = set()
         self._idle: list[asyncio.Future[None]] = []
         self._running = 0
@@ -62,7 +60,10 @@ class Pool:
         """The handler's own way to handle an event without waiting, or to say that it cannot."""
         self._later: Callable[[Event[Any], Done], bool] | None = None
         """The handler's own way to take an event now and to say later that it has handled it."""
+        self._many: Many | None = None
+        """The handler's own way to handle the first of many events without waiting."""
         if not binding.has_options:
+            self._many = getattr(binding.handler, "handle_many", None)
             self._now = getattr(binding.handler, "handle_nowait", None)
             self._later = getattr(binding.handler, "handle_later", None)
 
@@ -90,6 +91,12 @@ class Pool:
         is_behind = self._backlog or self._running or self._failed or self._retired
         return self._now if self._later is None and not is_behind else None
 
+    def many_call(self, priority: int) -> Many | None:
+        """Return the handler's way to handle many events without waiting, if it has one and nothing is before
+        them."""
+        is_behind = self._backlog or self._running or self._failed or self._retired
+        return self._many if self._later is None and not is_behind else None
+
     def fail_now(self, event: Event[Any], lane: Lane, exc: Exception) -> None:
         """Have a task tell of a failure."""
         delivery = Delivery(event, self._queue.ledger.account(event.type), lane)
@@ -108,7 +115,9 @@ class Pool:
 
     def _handles_first(self) -> bool:
         """Handle the first of what waits without waiting, if the handler can; say whether it did."""
-        item = self._backlog[0][2]
+        if self._many is not None and self._later is None and self._handles_lot(self._many):
+            return True
+        item = self._backlog.first
         if (self._now is None and self._later is None) or isinstance(item, Again):
             return False
         event = item.event
@@ -125,7 +134,7 @@ class Pool:
                 return False
         except Exception as exc:
             failure = exc
-        heappop(self._backlog)
+        self._backlog.pop()
         delivery = self._take(item)
         if delivery is not None:
             if failure is not None:
@@ -136,6 +145,24 @@ class Pool:
                 delivery.taken = True
                 self._deliveries.finish(delivery)
         return True
+
+    def _handles_lot(self, many: Many) -> bool:
+        """Let the handler handle at once those that come first, if it can; say whether it has handled any."""
+        if len(self._backlog) < 2:
+            return False
+        items = self._backlog.pop_alike(_LOT)
+        taken = 0
+        try:
+            taken = many([item.event for item in items if item.event is not None]) if len(items) > 1 else 0
+        finally:
+            if left := items[taken:]:
+                self._backlog.put_back(left, left[0].lane.priority)
+        for item in items[:taken]:
+            delivery = self._take(item)
+            if delivery is not None:
+                delivery.taken = True
+                self._deliveries.finish(delivery)
+        return bool(taken)
 
     def _hands_over(self, delivery: Delivery) -> bool:
         """Let the handler take an event that comes first, and say later that it has handled it, if it can."""
@@ -158,19 +185,14 @@ class Pool:
         """Take a delivery, a slot whose event a policy may still drop while it waits, or a second try."""
         if isinstance(item, Delivery) and self._hands_over(item):
             return
-        number = next(self._order)
-        if isinstance(item, Again):
-            heappush(self._backlog, (item.delivery.lane.priority, -number, item))
-        else:
-            heappush(self._backlog, (item.lane.priority, number, item))
+        self._backlog.add(item)
+        if not isinstance(item, Again):
             if isinstance(item, Slot) or item.waits == 0:
                 item.lane.backlog += 1
                 item.lane.limit = 0
             if isinstance(item, Delivery):
                 item.waits += 1
                 self._deliveries.active.discard(item)
-        if len(self._backlog) >= self._sweep_at:
-            self._sweep()
         self._stir()
 
     def _stir(self) -> None:
@@ -184,12 +206,6 @@ class Pool:
             task = self._spawn(self._work(), f"handler.{self._binding.name}")
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-
-    def _sweep(self) -> None:
-        """Forget the places of events that were dropped."""
-        self._backlog = [p for p in self._backlog if not (isinstance(p[2], Slot) and p[2].event is None)]
-        heapify(self._backlog)
-        self._sweep_at = 2 * len(self._backlog) + _SLACK
 
     def retire(self) -> None:
         """Let the tasks end once what waits is handled: the handler was removed."""
@@ -205,7 +221,7 @@ class Pool:
 
     def waiting(self) -> list[tuple[Lane, Any]]:
         """Take out all that waits, as lane and entry, in order."""
-        items = [item for _, _, item in sorted(self._backlog, key=lambda place: place[:2])]
+        items = list(self._backlog)
         self._backlog.clear()
         found: list[tuple[Lane, Any]] = []
         for item in items:
@@ -224,7 +240,7 @@ class Pool:
     @property
     def items(self) -> set[Delivery | Slot]:
         """What waits here and is counted by its lane."""
-        return {i for _, _, i in self._backlog if not isinstance(i, Again) and i.event is not None}
+        return {item for item in self._backlog if not isinstance(item, Again) and item.event is not None}
 
     async def _work(self) -> None:
         """Handle what waits, for as long as the nexus runs."""
@@ -249,7 +265,7 @@ class Pool:
                 if self._failed or self._handles_first():
                     await self._tell()
                 else:
-                    await self._run(heappop(self._backlog)[2])
+                    await self._run(self._backlog.pop())
             finally:
                 self._running -= 1
             handled += 1
@@ -358,6 +374,11 @@ class LanePool:
         """Do what `Pool.idle_call` does, for events of one priority."""
         pool = self._pools.get(priority)
         return pool.idle_call(priority) if pool is not None else None
+
+    def many_call(self, priority: int) -> Many | None:
+        """Do what `Pool.many_call` does, for events of one priority."""
+        pool = self._pools.get(priority)
+        return pool.many_call(priority) if pool is not None else None
 
     def fail_now(self, event: Event[Any], lane: Lane, exc: Exception) -> None:
         """Have a task tell of a failure."""

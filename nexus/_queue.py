@@ -7,6 +7,7 @@ from asyncio import events as asyncio_events
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
 from enum import Enum
+from itertools import islice
 from time import monotonic
 from typing import Any
 
@@ -234,20 +235,39 @@ class AsyncEventPriorityQueue:
             if room > 0 and line is not None and getattr(event, "priority", None) == priority:
                 line.append(event)
                 room -= 1
-            else:
-                room = 0
-                try:
-                    if not self.admit(event, Giver.OUTSIDE):
-                        return
-                except QueueFull:
-                    settle(event, "refused")  # by its policy, `Fail`; the source goes on
-                else:
-                    priority = event.priority
-                    door = self.lanes.doors.get(priority)
-                    if door is not None:
-                        line, lane = door
-                        room = lane.limit - len(line)
-            events.popleft()
+                events.popleft()
+                continue
+            room = 0
+            if not self._give_first(events):
+                return
+            door = self.lanes.doors.get(getattr(event, "priority", 0))
+            if door is not None:
+                line, lane = door
+                priority, room = lane.priority, lane.limit - len(line)
+
+    def give_run(self, events: deque[Event[Any]], priority: int) -> None:
+        """Do what `give` does, for events that have one priority."""
+        while events:
+            door = self.lanes.doors.get(priority)
+            if door is not None:
+                line, lane = door
+                room = min(lane.limit - len(line), len(events))
+                if room > 0:
+                    line.extend(islice(events, room))
+                    for _ in range(room):
+                        events.popleft()
+            if events and not self._give_first(events):
+                return
+
+    def _give_first(self, events: deque[Event[Any]]) -> bool:
+        """Give the first of some events; False when it has to wait for room."""
+        try:
+            if not self.admit(events[0], Giver.OUTSIDE):
+                return False
+        except QueueFull:
+            settle(events[0], "refused")  # by its policy, `Fail`; the source goes on
+        events.popleft()
+        return True
 
     def _append(self, event: Event[Any], lane: Lane, state: TypePolicy | None) -> None:
         """Put the event in line; there is room."""

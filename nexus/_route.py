@@ -53,6 +53,7 @@ class Route:
         "is_async",
         "key",
         "others",
+        "pool",
         "refused",
         "single",
         "unhandled",
@@ -65,6 +66,8 @@ class Route:
         """The handler, where there is just one; the door of its pool, where it has one."""
         self.coroutine: HandlerCall | None = None
         """The same, where it is a coroutine function."""
+        self.pool: Any = None
+        """Its pool, where there is just one handler and that has one."""
         self.others: tuple[HandlerCall, ...] = ()
         """The handlers, where there are several."""
         self.is_async = False
@@ -74,8 +77,9 @@ class Route:
     def compile(self, bindings: tuple[Binding, ...]) -> bool:
         """Take these handlers; say whether events may go to them straight, without options to honour."""
         self.bindings = bindings
-        if len(bindings) == 1 and bindings[0].pool is not None:
-            self.single, self.coroutine = bindings[0].pool.offer, None
+        self.pool = bindings[0].pool if len(bindings) == 1 else None
+        if self.pool is not None:
+            self.single, self.coroutine = self.pool.offer, None
             return True
         self.single = bindings[0].call if len(bindings) == 1 else None
         self.coroutine = self.single if bindings and bindings[0].is_async else None

@@ -8,9 +8,10 @@ from collections import deque
 from typing import Any
 
 from nexus import AsyncEventNexus, Event, EventMeta
-from nexus._event import make_event
+from nexus._event import make_event, make_events
 from nexus.boundaries._requests import Requests
 from nexus.boundaries.link._authority import Authority
+from nexus.boundaries.link._frames import Row
 from nexus.boundaries.link._rows import Rows
 from nexus.errors import BadEvent, NexusError
 
@@ -39,7 +40,18 @@ class Arrivals:
         self._authority = authority
         self._requests = requests
 
-    def event(self, row: list[Any], priority: int, ahead: float, plain: EventMeta) -> Event[Any] | None:
+    def events(
+        self, rows: list[Row], priority: int, ahead: float, plain: EventMeta
+    ) -> list[Event[Any] | None]:
+        """Make events; None for each that is left out, and for what is none."""
+        if self._authority is None and not self._rows.classes:
+            try:
+                return list(make_events(rows, priority, plain))  # type: ignore[arg-type]  # it looks
+            except (TypeError, ValueError):
+                pass  # some are not of the ordinary form
+        return [None if row is None else self._event(row, priority, ahead, plain) for row in rows]
+
+    def _event(self, row: list[Any], priority: int, ahead: float, plain: EventMeta) -> Event[Any] | None:
         """Make an event; None for one that is left out, which is counted."""
         if len(row) == 3 and self._authority is None and row[1] not in self._rows.classes:
             return make_event(row[0], row[1], priority, row[2], plain)
@@ -63,8 +75,8 @@ class Arrivals:
             return None
         return event
 
-    def give(self, events: deque[Event[Any]]) -> int:
-        """Give events from the front for as long as there is room; return how many.
+    def give(self, events: deque[Event[Any]], priority: int) -> int:
+        """Give events of one priority from the front for as long as there is room; return how many.
 
         A nexus that stops takes none; its link goes on until what it holds is sent.
         """
@@ -72,7 +84,7 @@ class Arrivals:
         if self.nexus.queue.closed is not None:
             return 0
         before = len(events)
-        self.nexus.queue.give(events)
+        self.nexus.queue.give_run(events, priority)
         count = before - len(events)
         self.received += count
         return count

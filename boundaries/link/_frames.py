@@ -243,7 +243,7 @@ def _unpack_events(data: bytes) -> Events:
     rows = _read_rows(data[_EVENTS_HEAD.size :])
     if not isinstance(rows, list) or not 1 <= len(rows) <= MAX_EVENTS:
         raise BadLinkFrame(f"a frame of events has a list of 1 to {MAX_EVENTS}")
-    for row in rows:
+    for row in () if _are_plain(rows) else rows:
         if type(row) is not list or not 3 <= len(row) <= 4:
             if row is None:
                 continue
@@ -256,6 +256,14 @@ def _unpack_events(data: bytes) -> Events:
         raise BadLinkFrame(f"sequence numbers are from 1 to 2**63, not {first}")
     size = len(data) - _EVENTS_HEAD.size - len(rows) - 1  # without brackets and commas
     return Events(priority, first, sent, rows, size)
+
+
+def _are_plain(rows: list[Any]) -> bool:
+    """Say whether all rows are of the ordinary form, at a glance: integer, integer or string, payload."""
+    if set(map(type, rows)) != {list} or set(map(len, rows)) != {3}:
+        return False
+    numbers, types, _ = zip(*rows, strict=True)
+    return set(map(type, numbers)) == {int} and set(map(type, types)) <= {int, str}
 
 
 def _read_rows(data: bytes) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 from nexus import Event, EventMeta
 from nexus._event import make_event
 from nexus.adapters._wire import Wire
-from nexus.boundaries.link._frames import Bye, pack
+from nexus.boundaries.link._frames import Bye, Row, pack
 from nexus.boundaries.link._peer import Arrival, LinkBroken, LinkEnded, Peer
 from nexus.boundaries.link._stored import Stream
 from nexus.boundaries.link._writer import PromptWire, Writer
@@ -23,12 +23,12 @@ __all__ = ["Line", "say_bye"]
 BYE_TIMEOUT = 0.5
 """Seconds that saying why a connection ends may take."""
 
-Give = Callable[[deque[Event[Any]]], int]
-"""Gives events to the nexus from the front, while it has room; returns how many."""
+Give = Callable[[deque[Event[Any]], int], int]
+"""Gives events of a priority to the nexus from the front, while it has room; returns how many."""
 
-Make = Callable[[list[Any], int, float, EventMeta], "Event[Any] | None"]
-"""Makes an event of a row, a priority, the seconds that the own clock is ahead of the sender's, and the
-metadata of plain events; None to leave it out."""
+Make = Callable[[list[Row], int, float, EventMeta], "list[Event[Any] | None]"]
+"""Makes events of rows, a priority, the seconds that the own clock is ahead of the sender's, and the
+metadata of plain events; None for each that is left out."""
 
 
 class Line:
@@ -178,9 +178,8 @@ class Line:
 
     def _arrived(self, arrival: Arrival, now: float) -> None:
         """Give events to the nexus; those that find no room wait, and with them those of their priority."""
-        priority, make, plain = arrival.priority, self._make, self._plain
-        ahead = now - arrival.sent / 1e6
-        made = [None if row is None else make(row, priority, ahead, plain) for row in arrival.rows]
+        priority, plain = arrival.priority, self._plain
+        made = self._make(arrival.rows, priority, now - arrival.sent / 1e6, plain)
         if arrival.track is not None:
             made = _tracked(made, arrival.track, arrival.first, plain)
         events = deque([event for event in made if event is not None])  # bounded by a frame
@@ -189,7 +188,7 @@ class Line:
         if waiting is not None:
             waiting.append(batch)
             return
-        self._settle(batch, self._give(events), now)
+        self._settle(batch, self._give(events, priority), now)
         if events:
             waiting = self._pending[priority] = deque([batch])  # bounded by the window
             self._start(partial(self._drain, priority, waiting), f"link.wait[{priority}]")
@@ -206,11 +205,11 @@ class Line:
         loop = asyncio.get_running_loop()
         while waiting:
             batch = waiting[0]
-            given = self._give(batch.events)  # there may be room since this was told to wait
+            given = self._give(batch.events, priority)  # there may be room since this was told to wait
             if batch.events and not given:
                 await self._wait(batch.events[0])
                 batch.events.popleft()
-                given = 1 + self._give(batch.events)
+                given = 1 + self._give(batch.events, priority)
             self._settle(batch, given, loop.time())
             self._writer.heard()
             if not batch.events:

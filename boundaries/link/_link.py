@@ -405,6 +405,11 @@ class Link(EventConsumer, EventProducer):
         """
         return self._spread.push(event)
 
+    def handle_many(self, events: list[Event[Any]]) -> int:
+        """Take the first of some events of one type and priority, as far as there is room; return how
+        many. The others, one that cannot be sent among them, are for `handle_nowait`."""
+        return self._spread.push_many(events)
+
     def _take_until_durable(self, event: Event[Any], done: Done) -> bool:
         """Take an event if there is room for it, and say when it is durable; say whether it was taken."""
         assert self._durable is not None
@@ -516,7 +521,7 @@ class Link(EventConsumer, EventProducer):
         line = Line(
             peer,
             wire,
-            make=self._arrivals.event,
+            make=self._arrivals.events,
             give=self._arrivals.give,
             wait=self._arrivals.give_when_room,
             moved=self._room.changed,

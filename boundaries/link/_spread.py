@@ -104,6 +104,19 @@ class Spread:
                 line.pushed(priority)
         return True
 
+    def push_many(self, events: list[Event[Any]]) -> int:
+        """Take the first of some events of one priority, where there is one other side, connected; return
+        how many."""
+        if not len(self._lines) == len(self._peers.all) == 1:
+            return 0
+        ((only, its_line),) = self._lines.items()
+        priority = events[0].priority
+        count = only.outflow.push_many(priority, self._rows.pack_many(events))
+        self.taken += count
+        if count and only.stream is None:
+            its_line.pushed(priority, count)
+        return count
+
     def reply(self, peer: Peer, reply: Event[Any]) -> None:
         """Take an answer back to where the question came from."""
         back = reply.evolve(route=reply.route[:-1], path=())

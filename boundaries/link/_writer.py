@@ -19,6 +19,9 @@ COLLECT = 0.0005
 """Seconds for which the events of a flood are collected."""
 FLOOD = 16
 """Events in one turn of the loop that make a flood."""
+STREAK = 8
+"""Turns of the loop in a row, each with an event, that make one too: where a send takes longer than making
+an event, there would never be more than one in a turn."""
 ACK_DELAY = 0.002
 """Seconds for which an acknowledgement may wait that the other side does not wait for."""
 
@@ -66,6 +69,10 @@ class Writer:
         self._is_collecting = False
         """Whether something went in this turn of the loop, or lately in a flood."""
         self._collected = 0
+        self._is_flowing = False
+        """Whether there was something to send in this turn or the one before."""
+        self._streak = 0
+        """Turns in a row in which something went."""
         self._is_stalled = False
         """Whether events have waited for credit since the last frame went."""
         self._must_ack = False
@@ -78,13 +85,14 @@ class Writer:
         self._collecting: asyncio.TimerHandle | None = None
         self._acking: asyncio.TimerHandle | None = None
 
-    def pushed(self, priority: int) -> None:
-        """Note that there is another event to send.
+    def pushed(self, priority: int, count: int = 1) -> None:
+        """Note that there are further events to send.
 
         An urgent one goes at once, and so does a lone one. Those that follow it go at the end of the turn; in
         a flood they are collected for up to `COLLECT` seconds, or until they fill a frame.
         """
-        self._collected += 1
+        self._collected += count
+        self._is_flowing = True
         if self._is_collecting and priority >= 0 and self._collected < FRAME_EVENTS:
             return
         if not self._is_collecting:
@@ -184,11 +192,17 @@ class Writer:
     def _end_turn(self) -> None:
         """Send what was collected in a turn of the loop; of a flood more is collected."""
         if not self._collected:
-            self._is_collecting = False
+            if self._is_flowing:
+                self._is_flowing = False
+                self._loop.call_soon(self._end_turn)
+            else:
+                self._is_collecting = False
+                self._streak = 0
         elif not self._is_resting:
             self._is_collecting = False
             self._wake.set()  # `run` is at work, and sends all there is
-        elif self._collected < FLOOD:
+        elif self._collected < FLOOD and self._streak < STREAK:
+            self._streak += 1
             self._loop.call_soon(self._end_turn)
             self.now()
         else:

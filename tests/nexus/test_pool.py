@@ -1,6 +1,8 @@
 """Handlers with a concurrency: several events at once, back-pressure, deadlines, and the end."""
 
 import asyncio
+import itertools
+import random
 from typing import Any
 
 import pytest
@@ -392,3 +394,93 @@ async def test_a_stop_gives_back_what_is_not_said_to_be_handled() -> None:
     shelf.commit()
     assert [each.id for each in report.remaining] == [10, 11, 12]
     assert nexus.stats().handled == 0
+
+
+class Counter(EventConsumer):
+    """Takes as many events at once as it has room for; it waits for more room, and fails on some."""
+
+    lanewise = True
+
+    def __init__(self, chance: random.Random) -> None:
+        self.chance = chance
+        self.room = 0
+        self.more = asyncio.Event()
+        self.events: list[Event[Any]] = []
+        self.lots: list[int] = []
+
+    def handle_nowait(self, event: Event[Any]) -> bool:
+        if event.payload == "bad":
+            raise ValueError("no bad ones")
+        if not self.room:
+            return False
+        self.room -= 1
+        self.events.append(event)
+        return True
+
+    def handle_many(self, events: list[Event[Any]]) -> int:
+        good = next((n for n, event in enumerate(events) if event.payload == "bad"), len(events))
+        taken = min(good, self.room)
+        self.lots.append(taken)
+        self.room -= taken
+        self.events += events[:taken]
+        return taken
+
+    async def handle(self, event: Event[Any], queue: SecondaryQueue) -> None:
+        while not self.handle_nowait(event):
+            self.more.clear()
+            await self.more.wait()
+
+    async def give_room(self) -> None:
+        while True:
+            await asyncio.sleep(0.01)
+            self.room += self.chance.choice((0, 1, 3, 70, 200))
+            self.more.set()
+
+
+@pytest.mark.parametrize("seed", range(20))
+@virtual_time
+async def test_a_handler_that_takes_many_gets_each_once_in_order(seed: int) -> None:
+    """Whatever it leaves comes again, one by one or in lots: each event once, in the order of its type and
+    priority, and those that fail are told apart."""
+    chance = random.Random(f"many{seed}")
+    counter = Counter(chance)
+    nexus = AsyncEventNexus(maxsize=chance.choice((3, 100, 10_000)))
+    nexus.add_handler("a", counter)
+    nexus.add_handler("b", counter)
+    given: list[Event[Any]] = []
+    async with nexus:
+        giving = asyncio.get_running_loop().create_task(counter.give_room())
+        for number in range(chance.choice((50, 1000))):
+            meta: dict[str, Any] = {"deadline": 1e9} if chance.random() < 0.02 else {}
+            payload = "bad" if chance.random() < 0.02 else number
+            kind = "a" if chance.random() < 0.97 else "b"
+            given.append(Event(number, kind, chance.choice((0, 0, 0, 0, -1, 4)), payload, **meta))
+            await nexus.ingest(given[-1])
+            if chance.random() < 0.01:
+                await asyncio.sleep(0.02)
+        await nexus.drained()
+        giving.cancel()
+    good = [event for event in given if event.payload != "bad"]
+    for kind, priority in itertools.product("ab", (-1, 0, 4)):
+        expected, found = (
+            [event.id for event in events if (event.type, event.priority) == (kind, priority)]
+            for events in (good, counter.events)
+        )
+        assert found == expected
+    assert len(counter.events) == len(good)
+    assert_ledger_balanced(nexus, handled=len(good), failed=len(given) - len(good))
+
+
+@virtual_time
+async def test_a_flood_goes_to_it_in_lots() -> None:
+    """Of a flood nearly all is handed over many at a time."""
+    counter = Counter(random.Random(1))
+    counter.room = 100_000
+    nexus = AsyncEventNexus()
+    nexus.add_handler("a", counter)
+    async with nexus:
+        await nexus.ingest_many(map(event, range(5000)))
+        await nexus.drained()
+    assert [e.id for e in counter.events] == list(range(5000))
+    assert sum(counter.lots) > 4900
+    assert max(counter.lots) > 50

@@ -51,6 +51,14 @@ class FlowMachine(RuleBasedStateMachine):
         if self.out.push(priority, orjson.dumps([self.number, "t", size * "x"]), deadline):
             self.pushed.setdefault(priority, []).append(self.number)
 
+    @rule(priority=PRIORITIES, sizes=st.lists(st.sampled_from([0, 0, 150, 1000]), min_size=1, max_size=12))
+    def push_many(self, priority: int, sizes: list[int]) -> None:
+        numbers = range(self.number + 1, self.number + 1 + len(sizes))
+        rows = [orjson.dumps([n, "t", size * "x"]) for n, size in zip(numbers, sizes, strict=True)]
+        count = self.out.push_many(priority, rows)
+        self.number += len(sizes)
+        self.pushed.setdefault(priority, []).extend(numbers[:count])
+
     @rule()
     def send(self) -> None:
         self.there += self.out.frames(self.now)

@@ -9,13 +9,15 @@ from typing import Any
 
 import attrs
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from real import require
 
-from nexus import AsyncEventNexus, EventMeta, NamedEvent
+from nexus import AsyncEventNexus, Event, EventMeta, NamedEvent
 from nexus.adapters import _typed
 from nexus.boundaries.link import Link
 from nexus.boundaries.link._rows import Rows
-from nexus.errors import BadEvent, ConfigError
+from nexus.errors import BadEvent, ConfigError, PackerError
 from nexus.testing import MemoryWire, virtual_time
 
 
@@ -196,3 +198,46 @@ def test_without_cattrs_flat_payloads_work_and_others_say_what_is_missing(monkey
     for cls in (Shaped, Shapes, Tagged):
         with pytest.raises(ConfigError, match=rf"{cls.__name__}.*pip install 'event-nexus\[cattrs\]'"):
             Link.connect("tcp://127.0.0.1:1", types=[cls])
+
+
+PAYLOADS = st.sampled_from(
+    [
+        1,
+        None,
+        "null",
+        float("nan"),
+        [1, [2]],
+        {"a": 1.5},
+        {"a": {"b": {"c": []}}},
+        "x" * 300,
+        {1: 2},
+        object(),
+        2**70,
+    ]
+)
+
+
+@given(
+    events=st.lists(
+        st.tuples(st.integers(-(2**70), 2**70) | st.booleans(), PAYLOADS), min_size=1, max_size=9
+    ),
+    kind=st.sampled_from(["t", 3, True]),
+    odd=st.integers(0, 20),
+)
+def test_many_rows_are_the_rows_of_each(events: list[tuple[Any, Any]], kind: Any, odd: int) -> None:
+    """Made together they are the same bytes, up to the first with metadata or that cannot be sent."""
+    rows = Rows()
+    made = [
+        Event(number, kind, 0, payload, **({"headers": {"a": 1}} if place == odd else {}))
+        for place, (number, payload) in enumerate(events)
+    ]
+    expected = []
+    for place, event in enumerate(made):
+        try:
+            row = rows.pack(event)
+        except PackerError:
+            break
+        if place == odd:
+            break
+        expected.append(row)
+    assert rows.pack_many(made) == expected

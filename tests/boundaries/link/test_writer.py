@@ -134,6 +134,21 @@ async def test_a_flood_goes_in_lots() -> None:
 
 
 @virtual_time
+async def test_a_flood_of_one_event_in_each_turn_goes_in_lots() -> None:
+    """Where a send takes as long as making an event there is never more than one in a turn."""
+    async with side(QuickWire()) as it:
+        for _ in range(50):
+            it.push(1)
+            await asyncio.sleep(0)
+        await asyncio.sleep(2 * COLLECT)
+        assert sum(it.counts) == 50
+        assert len(it.counts) < 15
+        await asyncio.sleep(0.01)
+        it.push(1)
+        assert it.counts[-1] == 1
+
+
+@virtual_time
 async def test_an_urgent_event_waits_for_no_flood() -> None:
     """It goes while the others are collected."""
     async with side(QuickWire()) as it:
