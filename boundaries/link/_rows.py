@@ -101,12 +101,12 @@ class Rows:
                     break
                 rows.append(
                     b"%b" % _dumps((number, kind, event.payload), None, _OPTIONS)
-                )  # a copy: see `pack`
+                )  # copied as in `pack`
         except TypeError:
             rows.clear()
         joined = b"".join(rows)
-        has_null, has_lists = joined.find(_NULL) >= 0, joined.count(b"[") > len(rows)
-        if rows and not has_null and not has_lists and type(kind) is not bool and max(map(len, rows)) <= MEDIUM:
+        is_plain = joined.find(_NULL) < 0 and joined.count(b"[") == len(rows) and type(kind) is not bool
+        if is_plain and max(map(len, rows), default=LARGE) <= MEDIUM:
             return rows
         rows = []
         for event in events:
