@@ -94,6 +94,8 @@ class ZmqAbstractConverter(SocketUser, SimpleEventConverter):
     At the end of ``with`` or ``async with`` the socket is closed, and what it holds is given up.
     """
 
+    arrives = True
+
     def __init__(self, socket: AnySocket | Wire) -> None:
         self.socket = socket
         self.linger = 0.0

@@ -42,6 +42,7 @@ class AsyncEventBoundary(EventConsumer, EventProducer):
     """
 
     lanewise = True
+    leads_out = True
 
     QUEUE_MAXLEN = AsyncEventNexus.QUEUE_MAXLEN
     """How many events of one priority may wait to pass, unless the sending nexus has a `maxsize` of its
@@ -158,7 +159,10 @@ class AsyncEventBoundary(EventConsumer, EventProducer):
                 self.returning += 1
                 continue
             self._open_way(way, nexus, queue)
-            await nexus.ingest(abroad)
+            if isinstance(nexus, AsyncEventNexus):
+                await nexus.ingest_arrival(abroad)
+            else:
+                await nexus.ingest(abroad)
             self.passed += 1
 
     def _far_side(self, event: Event[Any]) -> tuple[AbstractNexus, ...]:

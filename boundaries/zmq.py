@@ -50,6 +50,7 @@ class ZmqEventSender(SocketUser, EventConsumer):
     """
 
     concurrency = 1
+    leads_out = True
 
     def __init__(
         self,

@@ -43,7 +43,7 @@ def is_passing(exc: BaseException) -> bool:
 class Delivery:
     """One event with a handler, or between two tries."""
 
-    __slots__ = ("event", "failed", "lane", "order", "pending", "route", "taken", "waits")
+    __slots__ = ("event", "failed", "lane", "leads_out", "order", "pending", "route", "taken", "waits")
 
     def __init__(self, event: Event[Any], route: Route, lane: Lane) -> None:
         self.event = event
@@ -55,6 +55,8 @@ class Delivery:
         """Handlers that have not finished, and one for the delivery itself while it is under way."""
         self.waits = 0
         """Pools in whose backlog it stands; while it does, its lane counts it, not `Deliveries.active`."""
+        self.leads_out = False
+        """Whether it waits there to leave for another domain."""
         self.failed = False
         """Whether a handler has failed for good."""
         self.taken = False

@@ -120,7 +120,7 @@ class Drain:
             length = min(self._length, len(lane.line))
             self._lane, self._run_length = lane, length
             self._run = iter(range(length))
-            if length == 1 and not lane.waiters:
+            if length == 1 and not lane.is_awaited:
                 lane.taken += 1  # a lone event needs no watch: the run ends with it
                 lane.limit = 0  # who comes while its handler waits looks at the clock
                 self._noted = 1

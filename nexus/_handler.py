@@ -50,6 +50,8 @@ class EventConsumer(abc.ABC):
             a number for that many tasks beside it.
         lanewise: whether it runs beside the nexus's own task with `concurrency` (or one) events at a time of
             each priority, so that an ordinary event that has to wait never holds up an urgent one.
+        leads_out: whether its events leave for another domain. What waits for it then keeps out nothing that
+            arrives from there, until that is as much again.
 
     A consumer that runs beside the nexus's own task may also have a method ``handle_nowait(event) -> bool``:
     it handles the event here and now, or returns False where that would take waiting. It saves a task's turn;
@@ -63,6 +65,7 @@ class EventConsumer(abc.ABC):
 
     concurrency: int | None = None
     lanewise: bool = False
+    leads_out: bool = False
 
     @abc.abstractmethod
     async def handle(self, event: Event[Any], queue: SecondaryQueue) -> None:

@@ -55,6 +55,17 @@ class Intake(AbstractNexus):
         if not self._straight.take(event) and not self._queue.admit(event, self._giver()):
             await self._queue.wait_for_room(event)
 
+    async def ingest_arrival(self, event: Event[Any]) -> None:
+        """Give an event that comes from another domain: it does not wait for what waits to leave for there.
+
+        For boundaries; otherwise the same as `ingest`, and it raises the same.
+        """
+        if self._straight.take(event):
+            return
+        giver = Giver.HANDLER if self._life.tasks.is_handling() else Giver.ARRIVAL
+        if not self._queue.admit(event, giver):
+            await self._queue.wait_for_room(event, giver)
+
     def ingest_nowait(self, event: Event[Any]) -> None:
         """Give an event without waiting; for callbacks and plain functions in the nexus's own event loop.
 

@@ -27,7 +27,7 @@ class Slot:
     It passes for an event with metadata, so that the drain loop looks at it more closely.
     """
 
-    __slots__ = ("_meta", "event", "key", "lane", "moved", "owner", "type")
+    __slots__ = ("_meta", "event", "key", "lane", "leads_out", "moved", "owner", "type")
     needs_care = True
 
     def __init__(self, event: Event[Any], lane: Lane, owner: TypePolicy) -> None:
@@ -39,6 +39,8 @@ class Slot:
         self.key: Hashable = None
         self.moved = False
         """Whether it has left the lane for a handler's own backlog."""
+        self.leads_out = False
+        """Whether it waits there to leave for another domain."""
         self._meta = self
 
 
@@ -69,11 +71,15 @@ class Lane:
         promised: places kept for givers that were woken and have not run yet.
         backlog: events that have left the line but wait for a busy handler; they keep their place in the
             bound.
+        outbound: those of them that wait to leave for another domain. What arrives from there has as many
+            places beyond the bound, up to twice the bound, or two domains that flood each other would wait
+            for each other for ever.
     """
 
     __slots__ = (
         "_marks",
         "_next_mark",
+        "arrivals",
         "backlog",
         "handling",
         "holes",
@@ -81,10 +87,12 @@ class Lane:
         "line",
         "looked",
         "occupied",
+        "outbound",
         "priority",
         "promised",
         "stride",
         "taken",
+        "turn",
         "waiters",
         "waiting",
     )
@@ -97,8 +105,12 @@ class Lane:
         self.taken = 0
         self.holes = 0
         self.backlog = 0
+        self.outbound = 0
         self.promised = 0
         self.waiters: deque[Future[bool]] = deque()  # bounded by the tasks that wait to put
+        self.arrivals: deque[Future[bool]] = deque()  # the same, of those who have what another domain sent
+        self.turn = False
+        """Whose turn it is where both wait."""
         self.waiting = LatencyRecorder()
         self.handling = LatencyRecorder()
         # When the entries came: (position, time) pairs, fewer the longer the line has stood, so that a wait
@@ -121,7 +133,31 @@ class Lane:
     @property
     def is_idle(self) -> bool:
         """Whether nothing would be missed if the lane went."""
-        return not (self.occupied or self.backlog or self.waiters or self.promised)
+        return not (self.occupied or self.backlog or self.is_awaited or self.promised)
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether somebody waits for a place."""
+        return bool(self.waiters or self.arrivals)
+
+    def enter_backlog(self, item: Any, *, leads_out: bool) -> None:
+        """Note that a slot or delivery waits for a busy handler from now on."""
+        self.backlog += 1
+        self.limit = 0
+        self.lead_out(item, leads_out)
+
+    def lead_out(self, item: Any, leads_out: bool) -> None:
+        """Note that what is in the backlog waits to leave for another domain, among others perhaps."""
+        if leads_out and not item.leads_out:
+            item.leads_out = True
+            self.outbound += 1
+
+    def leave_backlog(self, item: Any) -> None:
+        """Note that it waits no more."""
+        self.backlog -= 1
+        if item.leads_out:
+            item.leads_out = False
+            self.outbound -= 1
 
     def mark(self, now: float) -> None:
         """Remember that the next entry comes now."""

@@ -56,6 +56,7 @@ class Pool:
         self._failed: tuple[Delivery, Exception] | None = None
         """A failure met without waiting, which a task has still to tell."""
         self._retired = False
+        self._leads_out = bool(getattr(binding.handler, "leads_out", False))
         self._now: Callable[[Event[Any]], bool] | None = None
         """The handler's own way to handle an event without waiting, or to say that it cannot."""
         self._later: Callable[[Event[Any], Done], bool] | None = None
@@ -188,8 +189,9 @@ class Pool:
         self._backlog.add(item)
         if not isinstance(item, Again):
             if isinstance(item, Slot) or item.waits == 0:
-                item.lane.backlog += 1
-                item.lane.limit = 0
+                item.lane.enter_backlog(item, leads_out=self._leads_out)
+            else:
+                item.lane.lead_out(item, self._leads_out)
             if isinstance(item, Delivery):
                 item.waits += 1
                 self._deliveries.active.discard(item)
@@ -233,7 +235,7 @@ class Pool:
                     continue  # another pool has it too
             event = open_slot(item) if isinstance(item, Slot) else item.event
             if event is not None:
-                item.lane.backlog -= 1
+                item.lane.leave_backlog(item)
                 found.append((item.lane, event))
         return found
 
@@ -298,7 +300,7 @@ class Pool:
             delivery.waits -= 1
         if delivery.waits == 0:
             lane = item.lane
-            lane.backlog -= 1
+            lane.leave_backlog(item)
             self._deliveries.active.add(delivery)
             self._queue.room.release(lane)
         deadline = delivery.event.deadline

@@ -30,6 +30,8 @@ class Giver(Enum):
 
     OUTSIDE = "outside"
     """Anyone; can wait, and finds the door closed during a stop."""
+    ARRIVAL = "arrival"
+    """The same, with what comes from another domain: it does not wait for what waits to leave for there."""
     HANDLER = "handler"
     """A handler of this nexus; never waits."""
     HOLDER = "holder"
@@ -189,7 +191,9 @@ class AsyncEventPriorityQueue:
 
     def admit(self, event: Event[Any], giver: Giver) -> bool:
         """Give an event the careful way; False when its giver has to wait for room."""
-        if self.closed is not None and (giver is Giver.OUTSIDE or self.sealed):
+        arrives = giver is Giver.ARRIVAL
+        waits = arrives or giver is Giver.OUTSIDE
+        if self.closed is not None and (waits or self.sealed):
             raise self.closed()
         try:
             lane = self.lanes.get(event.priority)
@@ -210,8 +214,9 @@ class AsyncEventPriorityQueue:
         if state is not None and state.keeps_latest and state.replace(event, lane):
             self.turned_away += 1
             return True
-        if lane.live + lane.promised >= self.maxsize or (
-            state is None and (lane.waiters or (self.room.laneless and self.room.is_wanted(lane)))
+        before = lane.arrivals or (lane.waiters and not lane.outbound) if arrives else lane.waiters
+        if self.room.is_full(lane, arrives=arrives) or (
+            state is None and (before or (self.room.laneless and self.room.is_wanted(lane)))
         ):
             return self._overflow(event, lane, state, giver)
         self._append(event, lane, state)
@@ -219,10 +224,10 @@ class AsyncEventPriorityQueue:
 
     def lets_pass(self, event: Event[Any], lane: Lane) -> bool:
         """Say whether an event might as well go past this empty queue."""
-        is_free = not (lane.line or lane.backlog or lane.waiters or lane.promised or self.room.laneless)
+        is_free = not (lane.line or lane.backlog or lane.is_awaited or lane.promised or self.room.laneless)
         return is_free and not self._policies and isinstance(event.priority, int)
 
-    def give(self, events: deque[Event[Any]]) -> None:
+    def give(self, events: deque[Event[Any]], giver: Giver = Giver.OUTSIDE) -> None:
         """Give events from the front, until there are no more or the first one has no room.
 
         Those that are refused by their policy are settled so, and left out.
@@ -238,15 +243,15 @@ class AsyncEventPriorityQueue:
                 events.popleft()
                 continue
             room = 0
-            if not self._give_first(events):
+            if not self._give_first(events, giver):
                 return
             door = self.lanes.doors.get(getattr(event, "priority", 0))
             if door is not None:
                 line, lane = door
                 priority, room = lane.priority, lane.limit - len(line)
 
-    def give_run(self, events: deque[Event[Any]], priority: int) -> None:
-        """Do what `give` does, for events that have one priority."""
+    def give_arrivals(self, events: deque[Event[Any]], priority: int) -> None:
+        """Do what `give` does, for events of one priority that come from another domain."""
         while events:
             door = self.lanes.doors.get(priority)
             if door is not None:
@@ -256,13 +261,13 @@ class AsyncEventPriorityQueue:
                     line.extend(islice(events, room))
                     for _ in range(room):
                         events.popleft()
-            if events and not self._give_first(events):
+            if events and not self._give_first(events, Giver.ARRIVAL):
                 return
 
-    def _give_first(self, events: deque[Event[Any]]) -> bool:
+    def _give_first(self, events: deque[Event[Any]], giver: Giver) -> bool:
         """Give the first of some events; False when it has to wait for room."""
         try:
-            if not self.admit(events[0], Giver.OUTSIDE):
+            if not self.admit(events[0], giver):
                 return False
         except QueueFull:
             settle(events[0], "refused")  # by its policy, `Fail`; the source goes on
@@ -279,7 +284,7 @@ class AsyncEventPriorityQueue:
         if (
             not self._policies
             and not self.busy
-            and not lane.waiters
+            and not lane.is_awaited
             and not self.room.laneless
             and self.spills is None
         ):
@@ -289,7 +294,7 @@ class AsyncEventPriorityQueue:
         """Deal with an event that finds its lane full, or none; False when its giver has to wait."""
         if state is not None and state.spills:
             assert self.spills is not None
-            if self.spills.line(event).give(event, waits=giver is Giver.OUTSIDE):
+            if self.spills.line(event).give(event, waits=giver in (Giver.OUTSIDE, Giver.ARRIVAL)):
                 return True
         elif state is not None and not state.fails:
             oldest = state.oldest(lane) if lane is not None and state.keeps_slots else None
@@ -302,7 +307,7 @@ class AsyncEventPriorityQueue:
             return True
         if state is not None and state.fails and giver is not Giver.HOLDER:
             self.refuse(event)
-        if giver is Giver.OUTSIDE:
+        if giver in (Giver.OUTSIDE, Giver.ARRIVAL):
             return False
         held = lane.live - self.maxsize if lane is not None else len(self.lanes) - self.lanes.max_lanes
         if giver is Giver.HANDLER and held >= self.max_secondary:
@@ -317,9 +322,9 @@ class AsyncEventPriorityQueue:
         loop = asyncio_events._get_running_loop()
         if loop is not self._loop:
             self._meet(loop)
-        if line.give(event, waits=giver is Giver.OUTSIDE):
+        if line.give(event, waits=giver in (Giver.OUTSIDE, Giver.ARRIVAL)):
             return True
-        if giver is Giver.OUTSIDE:
+        if giver in (Giver.OUTSIDE, Giver.ARRIVAL):
             return False
         if giver is Giver.HANDLER and len(line.beyond) >= self.max_secondary:
             self.refuse(event)
@@ -330,7 +335,7 @@ class AsyncEventPriorityQueue:
         """Put an event into a place of its lane that was kept for it."""
         self._append(event, lane, None)
 
-    async def wait_for_room(self, event: Event[Any]) -> None:
+    async def wait_for_room(self, event: Event[Any], giver: Giver = Giver.OUTSIDE) -> None:
         """Wait until the event's lane has room, in the order of asking, then give it.
 
         Cancelled, it is not given.
@@ -340,7 +345,7 @@ class AsyncEventPriorityQueue:
             if (state is not None and state.spills) or self.spills.busy_line(event) is not None:
                 await self.spills.line(event).wait(event)
                 return
-        lane = await self.room.wait(event.priority)
+        lane = await self.room.wait(event.priority, arrives=giver is Giver.ARRIVAL)
         if self.closed is not None:
             raise self.closed()
         assert lane is not None

@@ -36,9 +36,18 @@ class Room:
         self._lanes = lanes
         self.laneless: deque[_Ticket] = deque()  # bounded by the tasks that wait to put
 
-    def is_full(self, lane: Lane) -> bool:
-        """Say whether a lane has no place that is not promised."""
-        return lane.live + lane.promised >= self.maxsize
+    def is_full(self, lane: Lane, *, arrives: bool = False) -> bool:
+        """Say whether a lane has no place that is not promised.
+
+        Args:
+            arrives: for what comes from another domain: see `Lane.outbound`.
+        """
+        return self._places(lane, arrives) <= 0
+
+    def _places(self, lane: Lane, arrives: bool) -> int:
+        """Return how many places of a lane are free, for what arrives or for what is given here."""
+        free = self.maxsize - lane.live - lane.promised
+        return free + min(lane.outbound, self.maxsize) if arrives else free
 
     def find_lane(self, priority: int) -> Lane | None:
         """Return the lane of a priority, a new one if one is free and nobody waits for it; else None."""
@@ -55,29 +64,35 @@ class Room:
             return await self.wait(priority)
         return lane
 
-    async def wait(self, priority: int) -> Lane | None:
+    async def wait(self, priority: int, *, arrives: bool = False) -> Lane | None:
         """Wait for a place in the lane of a priority; None when the door was closed.
 
         Cancelled, the place goes to the next. The place has to be taken before anything else is awaited.
+
+        Args:
+            arrives: see `is_full`; those who wait with it take turns with those who do without.
         """
         lane = self._lanes.get(priority)
         if lane is None or self.is_wanted(lane):
             lane = await self._wait_for_lane(priority)
-        if lane is None or not (lane.waiters or self.is_full(lane)):
+        if lane is None:
+            return None
+        line = lane.arrivals if arrives else lane.waiters
+        if not (line or self.is_full(lane, arrives=arrives)):
             return lane  # there is one already: nobody would wake him who waits for it
-        return lane if await self._wait_in(lane) else None
+        return lane if await self._wait_in(lane, line) else None
 
-    async def _wait_in(self, lane: Lane) -> bool:
+    async def _wait_in(self, lane: Lane, line: deque[Future[bool]]) -> bool:
         """Wait for a place in a lane."""
         waiter: Future[bool] = asyncio.get_running_loop().create_future()
-        lane.waiters.append(waiter)
+        line.append(waiter)
         lane.limit = 0
         try:
             is_open = await waiter
         except asyncio.CancelledError:
             if waiter.cancelled() or not waiter.done():
-                if waiter in lane.waiters:
-                    lane.waiters.remove(waiter)
+                if waiter in line:
+                    line.remove(waiter)
             elif waiter.result():
                 lane.promised -= 1
             self.release(lane)
@@ -105,8 +120,8 @@ class Room:
 
     def release(self, lane: Lane) -> None:
         """Wake as many who wait for room in the lane as there is room for, and keep that room for them."""
-        while lane.waiters and lane.live + lane.promised < self.maxsize:
-            waiter = lane.waiters.popleft()
+        while (line := self._next_line(lane)) is not None:
+            waiter = line.popleft()
             if not waiter.done():
                 lane.promised += 1
                 lane.limit = 0
@@ -114,10 +129,19 @@ class Room:
         if self.laneless and lane.is_idle:
             self._call_next()
 
+    def _next_line(self, lane: Lane) -> deque[Future[bool]] | None:
+        """Return the line whose first may have a place; None if there is no place or nobody waits."""
+        local = bool(lane.waiters) and self._places(lane, False) > 0
+        afar = bool(lane.arrivals) and self._places(lane, True) > 0
+        if local and afar:
+            lane.turn = not lane.turn
+            local = lane.turn
+        return lane.waiters if local else lane.arrivals if afar else None
+
     def release_all(self) -> None:
         """Wake whoever waits for room that is there."""
         for lane in self._lanes.values():
-            if lane.waiters:
+            if lane.is_awaited:
                 self.release(lane)
         if self.laneless:
             self._call_next()
@@ -132,10 +156,11 @@ class Room:
         """Send away whoever waits."""
         for lane in self._lanes.values():
             lane.limit = 0
-            for waiter in lane.waiters:
-                if not waiter.done():
-                    waiter.set_result(False)
-            lane.waiters.clear()
+            for line in (lane.waiters, lane.arrivals):
+                for waiter in line:
+                    if not waiter.done():
+                        waiter.set_result(False)
+                line.clear()
         for ticket in self.laneless:
             if ticket.woken is not None and not ticket.woken.done():
                 ticket.woken.set_result(False)

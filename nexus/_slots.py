@@ -99,7 +99,7 @@ class TypePolicy:
         if event is not None:
             self.route.drop(event, reason)
         if slot.moved:
-            slot.lane.backlog -= 1
+            slot.lane.leave_backlog(slot)
         else:
             slot.lane.holes += 1
             if slot.lane.close_holes():

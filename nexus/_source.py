@@ -50,7 +50,13 @@ class EventSource:
 
 
 class SimpleEventConverter(EventSource, abc.ABC):
-    """A source the nexus pulls, one event at a time, whenever it has room."""
+    """A source the nexus pulls, one event at a time, whenever it has room.
+
+    Attributes:
+        arrives: whether its events come from another domain; see `EventConsumer.leads_out`.
+    """
+
+    arrives: bool = False
 
     @abc.abstractmethod
     async def obtain_event(self) -> Event[Any]:

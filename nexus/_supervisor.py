@@ -57,6 +57,7 @@ class SourceRunner:
         self.begun: asyncio.Event = asyncio.Event()
         """Set once the first start has succeeded or failed."""
         self._queue = queue
+        self._giver = Giver.ARRIVAL if getattr(source, "arrives", False) else Giver.OUTSIDE
         self._backoff = Backoff(rng)
         self._announce = announce
         self._defer = defer
@@ -113,7 +114,7 @@ class SourceRunner:
     async def _pull(self, converter: SimpleEventConverter) -> None:
         """Pull events for as long as there are any; one that is in hand is never lost, not even by
         cancellation."""
-        queue = self._queue
+        queue, giver = self._queue, self._giver
         obtain_rest = getattr(converter, "obtain_rest", None)
         obtain_many = getattr(converter, "obtain_events", None)
         pulled = 0
@@ -130,9 +131,9 @@ class SourceRunner:
             pulled += len(events)
             try:
                 while events:
-                    queue.give(events)
+                    queue.give(events, giver)
                     if events:
-                        await queue.wait_for_room(events[0])
+                        await queue.wait_for_room(events[0], giver)
                         events.popleft()
             except BaseException as exc:
                 if not isinstance(exc, LoopStopped | asyncio.CancelledError):
@@ -152,7 +153,7 @@ class SourceRunner:
         if self._backoff.failures:
             self._recovered()
         try:
-            self._queue.give(events)
+            self._queue.give(events, self._giver)
         except Exception:  # the task meets it again, and knows what to do
             return
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from nexus import AsyncEventNexus, Event, EventMeta
 from nexus._event import make_event, make_events
+from nexus._queue import Giver
 from nexus.boundaries._requests import Requests
 from nexus.boundaries.link._authority import Authority
 from nexus.boundaries.link._frames import Row
@@ -84,7 +85,7 @@ class Arrivals:
         if self.nexus.queue.closed is not None:
             return 0
         before = len(events)
-        self.nexus.queue.give_run(events, priority)
+        self.nexus.queue.give_arrivals(events, priority)
         count = before - len(events)
         self.received += count
         return count
@@ -95,7 +96,7 @@ class Arrivals:
         queue = self.nexus.queue
         try:
             if queue.closed is None:
-                await queue.wait_for_room(event)
+                await queue.wait_for_room(event, Giver.ARRIVAL)
         except NexusError:
             if queue.closed is None:
                 raise

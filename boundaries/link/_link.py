@@ -81,6 +81,7 @@ class Link(EventConsumer, EventProducer):
     """
 
     lanewise = True
+    leads_out = True
     closes_late = True
 
     def __init__(
