@@ -254,6 +254,10 @@ class LengthFramer:
             return []
         stream = bytes(self._tail + data) if self._tail else bytes(data)
         width, byteorder, max_size = self.width, self.byteorder, self.max_size
+        if len(stream) - width == int.from_bytes(stream[:width], byteorder) <= max_size:  # one, and whole
+            if self._tail:
+                self.reset()
+            return [stream[width:]]
         frames: list[bytes] = []
         at, end, need = 0, len(stream), width
         while at + width <= end:

@@ -287,6 +287,8 @@ def _read_rows(data: bytes) -> Any:
 
 def _is_shallow(data: bytes) -> bool:
     """Say whether JSON is not too deep, as far as that is seen at a glance."""
+    if data.count(b"[") + data.count(b"{") <= MAX_DEPTH:
+        return True
     marks = data.translate(None, _NO_MARKS)
     for _ in range(MAX_DEPTH // 2):  # each time at most two levels go
         if not marks:

@@ -175,9 +175,9 @@ class Inflow:
             again = min(len(rows), lane.expected - first)
             self.duplicates += again
             rows, first = rows[again:], first + again
-        over = (
-            first + len(rows) - 1 - (max(lane.granted, lane.limit) if self._bucket is None else lane.granted)
-        )
+        over = first + len(rows) - 1 - lane.granted
+        if over > 0 and self._bucket is None:
+            over = min(over, first + len(rows) - 1 - lane.limit)
         if over > 0:
             self.refused += min(over, len(rows))
             rows = rows[: max(0, len(rows) - over)]
@@ -185,7 +185,9 @@ class Inflow:
             return []
         if len(rows) < len(frame.rows):
             size = _size(rows)
-        if not self._has_room(lane, size, is_next=first == lane.expected):
+        # What is next may come where nothing of its lane is given: the lane goes on, whatever it holds beyond
+        # a gap.
+        if (lane.given or first != lane.expected) and not self._has_room(lane, size):
             self.refused += len(rows)
             return []
         if first > lane.expected:
@@ -253,10 +255,13 @@ class Inflow:
     @property
     def is_urging(self) -> bool:
         """Whether the other side may soon stand still for want of an acknowledgement, or has a gap."""
-        return self._always or any(
-            lane.held or 2 * (lane.granted - lane.accepted) <= lane.window.size
-            for lane in map(self._lanes.__getitem__, self._due)
-        )
+        if self._always:
+            return True
+        for priority in self._due:
+            lane = self._lanes[priority]
+            if lane.held or 2 * (lane.granted - lane.accepted) <= lane.window.size:
+                return True
+        return False
 
     @property
     def next_time(self) -> float:
@@ -268,11 +273,8 @@ class Inflow:
         """Bytes of events that are held, or given and not accepted."""
         return sum(lane.bytes for lane in self._lanes.values())
 
-    def _has_room(self, lane: _Lane, size: int, *, is_next: bool) -> bool:
-        """Say whether events may be taken. What is next may where nothing of its lane is given: the lane goes
-        on, whatever it holds beyond a gap."""
-        if is_next and not lane.given:
-            return True
+    def _has_room(self, lane: _Lane, size: int) -> bool:
+        """Say whether so many bytes may be taken."""
         total = self.total_bytes + SLACK * len(self._lanes)
         return lane.bytes + size <= self.lane_bytes + SLACK and self.bytes + size <= total
 

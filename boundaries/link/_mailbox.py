@@ -27,6 +27,14 @@ class Mailbox:
         self._waiter: asyncio.Future[bool] | None = None
         self._hand_on: HandOn | None = None
 
+    def put(self, messages: list[list[bytes]]) -> None:
+        """Add what came; whoever waits has it at once."""
+        if self._hand_on is None or self.messages or self._waiter is None or self._waiter.done():
+            self.messages.extend(messages)
+            self.stir()
+        elif not self._hand_on(messages) and not self._waiter.done():
+            self._waiter.set_result(True)
+
     def stir(self) -> None:
         """Let whoever waits look: something came, or the connection is over."""
         if self._waiter is None or self._waiter.done():

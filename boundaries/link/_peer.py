@@ -19,6 +19,7 @@ from nexus.boundaries.link._frames import (
     BadLinkFrame,
     Bye,
     Events,
+    Frame,
     Hello,
     Ping,
     Pong,
@@ -226,20 +227,17 @@ class Peer:
             frame = unpack(data)
         except BadLinkFrame as exc:
             raise LinkBroken(str(exc)) from exc
-        if isinstance(frame, Bye):
-            raise LinkEnded(f"the other side ends the connection: {frame.reason}")
-        if isinstance(frame, Hello):
-            self._greet(frame, now)
+        inflow = self._inflow
+        if self.hello is None or inflow is None or isinstance(frame, Bye | Hello):
+            self._meet(frame, now)
             return None
-        if self.hello is None or self._inflow is None:
-            raise LinkBroken(f"the first frame is a hello, not {type(frame).__name__}")
         self._is_known = True
         match frame:
             case Events():
-                rows = self._inflow.received(frame)
+                rows = inflow.received(frame)
                 if not rows:
                     return None
-                first, track = self._inflow.given(frame.priority, len(rows))
+                first, track = inflow.given(frame.priority, len(rows))
                 return Arrival(frame.priority, frame.sent, rows, first, track)
             case Ack():
                 self.outflow.acknowledged(frame, now)
@@ -250,10 +248,18 @@ class Peer:
                 self._again = now + self.limits.patience / PROBES
             case Ping(data=question):
                 self._reply(pack(Pong(question)))
-                self._inflow.tell_all()
+                inflow.tell_all()
             case Pong():
                 pass
         return None
+
+    def _meet(self, frame: Frame, now: float) -> None:
+        """Take a frame that begins or ends a connection."""
+        if isinstance(frame, Bye):
+            raise LinkEnded(f"the other side ends the connection: {frame.reason}")
+        if not isinstance(frame, Hello):
+            raise LinkBroken(f"the first frame is a hello, not {type(frame).__name__}")
+        self._greet(frame, now)
 
     def accepted(self, arrival: Arrival, count: int, now: float) -> None:
         """Note that the next events of an arrival's lane are accepted."""

@@ -50,8 +50,7 @@ class FrameStream(Stream):
         if self._growing is not None and self.framer.held > FIRST_SIZE:
             self._growing()
         if frames:
-            self._mail.messages.extend([frame] for frame in frames)
-            self._mail.stir()
+            self._mail.put([[frame] for frame in frames])
             if len(self._mail.messages) > FULL and not self._paused:
                 self._paused = True
                 self.pause_reading()

@@ -93,12 +93,14 @@ class Writer:
         """
         self._collected += count
         self._is_flowing = True
-        if self._is_collecting and priority >= 0 and self._collected < FRAME_EVENTS:
-            return
         if not self._is_collecting:
             self._is_collecting = True
-            self._loop.call_soon(self._end_turn)
-        self.now()
+            try:
+                self.now()
+            finally:
+                self._loop.call_soon(self._end_turn)  # after: the event is on its way the sooner
+        elif priority < 0 or self._collected >= FRAME_EVENTS:
+            self.now()
 
     def heard(self) -> None:
         """Note that something came, and there may be something to say to it."""
