@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterator
+from contextvars import Context
 from inspect import isawaitable
 from operator import length_hint
 from typing import Any
 
+from ._begun import Begun
 from ._clock import clock_of
 from ._delivery import Deliveries, Delivery, is_passing
 from ._dispatch import EventDispatcher
@@ -75,6 +77,15 @@ class Drain:
         """The handlers of an event that has several; those to come are in `_others`."""
         self._plain: Route | None = None
         self._plain_left = 0
+        self._task: asyncio.Task[None] | None = None
+        self._context: Context | None = None
+        self._idle: Callable[[], None]
+        self._begun: tuple[Begun, Lane, Route, float] | None = None
+        """An event that was begun outside of the task and is not done; where it belongs, and since when."""
+
+    def belongs_to(self, task: asyncio.Task[None], context: Context | None) -> None:
+        """Know the task that runs it, and its context; None where that is not known."""
+        self._task, self._context = task, context
 
     async def run(self, idle: Callable[[], None]) -> None:
         """Serve until cancelled. An event whose handler is cancelled goes back to the front of its lane.
@@ -83,10 +94,13 @@ class Drain:
             idle: called whenever nothing is left to do.
         """
         self._clock = clock_of(asyncio.get_running_loop())
+        self._idle = idle
         queue = self._queue
         while True:
             try:
                 queue.busy = True
+                if self._begun is not None:
+                    await self._go_on()
                 await self._work()
             finally:
                 self._settle_run()
@@ -103,8 +117,57 @@ class Drain:
                 self.rests = True
                 try:
                     await queue.wait()
+                except asyncio.CancelledError as exc:
+                    if self._begun is None:
+                        raise
+                    self._begun[0].cancel(exc)
                 finally:
                     self.rests = False
+
+    def begin(self, event: Event[Any], lane: Lane, route: Route) -> bool:
+        """Begin with an event here and now, while the drain rests; say whether that was done.
+
+        Its one handler is an inline coroutine function. What it does not do without waiting is left to the
+        task, and so is whatever it raises. For callbacks of the loop: no task may be running.
+        """
+        queue, task, call = self._queue, self._task, route.coroutine
+        if task is None or self._context is None or call is None or not queue.is_waited_for_once:
+            return False
+        loop = task.get_loop()
+        if asyncio.current_task(loop) is not None:
+            return False
+        began = self._clock()
+        self.event = event
+        self.rests = False
+        queue.busy = True
+        lane.taken += 1
+        lane.waiting.record(0.0)
+        begun = Begun(task, loop, self._context, call, event, self._secondary)
+        if not begun.is_done:
+            self._begun = (begun, lane, route, began)
+            queue.wake_getter()
+            return True
+        self._done(lane, route, began)
+        queue.busy = False
+        self.rests = True
+        self._idle()
+        return True
+
+    async def _go_on(self) -> None:
+        """Do the rest of what was begun."""
+        assert self._begun is not None
+        (begun, lane, route, began), self._begun = self._begun, None
+        try:
+            await begun
+        except BaseException as exc:
+            await self._raised(exc, lane)
+        else:
+            self._done(lane, route, began)
+
+    def _done(self, lane: Lane, route: Route, began: float) -> None:
+        self.event = None
+        route.handled += 1
+        lane.handling.record(self._clock() - began)
 
     def now(self) -> float:
         """Read the clock."""

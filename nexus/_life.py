@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Generator, Iterable
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -164,7 +165,9 @@ class Life:
         self._nexus.queue.spawn = self.tasks.spawn
         if self._nexus.queue.spills is not None:
             self._nexus.queue.spills.open_all()
-        drain = self.tasks.spawn_handler(self._drain.run(self._nexus._check_idle), "drain")
+        context = copy_context() if self.loop.get_task_factory() is None else None
+        drain = self.tasks.spawn_handler(self._drain.run(self._nexus._check_idle), "drain", context)
+        self._drain.belongs_to(drain, context)
         drain.add_done_callback(lambda _: self._request_end())
         watch = self.tasks.spawn(self._watch_start(self.sources.start_all()), "start")
         cancelled: asyncio.CancelledError | None = None

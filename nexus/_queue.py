@@ -408,6 +408,11 @@ class AsyncEventPriorityQueue:
                 return event
         raise asyncio.QueueEmpty
 
+    @property
+    def is_waited_for_once(self) -> bool:
+        """Whether just one waits for an event."""
+        return len(self._getters) == 1
+
     async def wait(self) -> None:
         """Wait until a lane has something in it."""
         if self.lanes.any_occupied:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable
+from contextvars import Context
 from typing import Any
 
 __all__ = ["Tasks"]
@@ -32,17 +33,27 @@ class Tasks:
         self._name = name
         self._failed = failed
 
-    def spawn(self, work: Coroutine[Any, Any, None], what: str) -> asyncio.Task[None]:
-        """Make a task."""
+    def spawn(
+        self, work: Coroutine[Any, Any, None], what: str, context: Context | None = None
+    ) -> asyncio.Task[None]:
+        """Make a task.
+
+        Args:
+            context: what it runs in; None for a copy of the present one.
+        """
         assert self.loop is not None
-        task = self.loop.create_task(work, name=f"nexus[{self._name}].{what}")
+        # A task factory need not know of contexts.
+        given: dict[str, Any] = {} if context is None else {"context": context}
+        task = self.loop.create_task(work, name=f"nexus[{self._name}].{what}", **given)
         self.living.add(task)
         task.add_done_callback(self._ended)
         return task
 
-    def spawn_handler(self, work: Coroutine[Any, Any, None], what: str) -> asyncio.Task[None]:
-        """Make a task in which handlers run."""
-        task = self.spawn(work, what)
+    def spawn_handler(
+        self, work: Coroutine[Any, Any, None], what: str, context: Context | None = None
+    ) -> asyncio.Task[None]:
+        """Make a task in which handlers run; see `spawn`."""
+        task = self.spawn(work, what, context)
         self.handling.add(task)
         return task
 

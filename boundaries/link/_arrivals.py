@@ -90,6 +90,15 @@ class Arrivals:
         self.received += count
         return count
 
+    def begin(self, event: Event[Any]) -> bool:
+        """Have a lone event handled here and now, if nothing is before it and its handler is inline; say
+        whether the nexus has taken it."""
+        assert self.nexus is not None
+        if not self.nexus._straight.begin(event):
+            return False
+        self.received += 1
+        return True
+
     async def give_when_room(self, event: Event[Any]) -> None:
         """Wait until there is room for an event, and give it; for ever, where the nexus stops before."""
         assert self.nexus is not None

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from nexus import Event, EventMeta
+from nexus._clock import clock_of
 from nexus._event import make_event
 from nexus.adapters._wire import Wire
 from nexus.boundaries.link._frames import Bye, Row, pack
@@ -37,6 +38,7 @@ class Line:
     Args:
         make: see `Make`.
         give: see `Give`.
+        begin: has a lone event handled at once, if it may be; says whether the nexus has taken it.
         wait: waits until the nexus has room for an event, and gives it.
         moved: told when the other side has accepted something, so that there may be room.
         greeted: told when the other side has said who it is; returns the metadata of its plain events.
@@ -49,6 +51,7 @@ class Line:
         *,
         make: Make,
         give: Give,
+        begin: Callable[[Event[Any]], bool],
         wait: Callable[[Event[Any]], Any],
         moved: Callable[[], None],
         greeted: Callable[[], EventMeta],
@@ -57,6 +60,7 @@ class Line:
         self._wire = wire
         self._make = make
         self._give = give
+        self._begin = begin
         self._wait = wait
         self._moved = moved
         self._greeted = greeted
@@ -70,6 +74,10 @@ class Line:
         self._group: asyncio.TaskGroup | None = None
         self._hungry = asyncio.Event()
         """Set when there may be something to read from the outbox."""
+        self._loop = asyncio.get_running_loop()
+        self._now = clock_of(self._loop)
+        self._unsettled: list[tuple[Arrival, float]] = []  # bounded by what comes in a turn of the loop
+        """Lone events that the nexus has, and when it got them; they are settled in the next turn."""
 
     def cut(self) -> None:
         """End the connection at once."""
@@ -122,6 +130,7 @@ class Line:
             raise error from None
         finally:
             self._group = None
+            self._settle_lone()
             peer.stir = None
             self._pending.clear()  # not accepted: it comes again
             peer.closed()
@@ -163,35 +172,58 @@ class Line:
         return True
 
     def _take(self, frames: list[bytes]) -> None:
-        now = asyncio.get_running_loop().time()
-        before = self._peer.outflow.passed
-        was_up = self._peer.is_up
-        arrival = self._peer.feed(b"".join(frames), now)
-        if self._peer.is_up and not was_up:
+        now, peer = self._now(), self._peer
+        before, was_up = peer.outflow.passed, peer.hello is not None
+        arrival = peer.feed(frames[0] if len(frames) == 1 else b"".join(frames), now)
+        if not was_up and peer.is_up:
             self._plain = self._greeted()
-        if self._peer.outflow.passed != before:
+        if peer.outflow.passed != before:
             self._moved()
             self._hungry.set()
-        if arrival is not None:
-            self._arrived(arrival, now)
+        if arrival is not None and self._arrived(arrival, now):
+            return
         self._writer.heard()
 
-    def _arrived(self, arrival: Arrival, now: float) -> None:
-        """Give events to the nexus; those that find no room wait, and with them those of their priority."""
+    def _arrived(self, arrival: Arrival, now: float) -> bool:
+        """Give events to the nexus; those that find no room wait, and with them those of their priority.
+
+        Returns:
+            Whether it is done, but for what can wait until a lone event has got to its handler.
+        """
         priority, plain = arrival.priority, self._plain
         made = self._make(arrival.rows, priority, now - arrival.sent / 1e6, plain)
         if arrival.track is not None:
             made = _tracked(made, arrival.track, arrival.first, plain)
-        events = deque([event for event in made if event is not None])  # bounded by a frame
-        batch = _Batch(arrival, events, made)
         waiting = self._pending.get(priority)
+        events = deque([event for event in made if event is not None])  # bounded by a frame
+        if len(made) == len(events) == 1 and waiting is None and not self._unsettled:
+            try:
+                if self._begin(events[0]) or self._give(events, priority):
+                    self._unsettled.append((arrival, now))
+                    return True
+            finally:
+                self._loop.call_soon(self._after_lone)  # after: what it goes to comes first
+        batch = _Batch(arrival, events, made)
         if waiting is not None:
             waiting.append(batch)
-            return
+            return False
         self._settle(batch, self._give(events, priority), now)
         if events:
             waiting = self._pending[priority] = deque([batch])  # bounded by the window
             self._start(partial(self._drain, priority, waiting), f"link.wait[{priority}]")
+        return False
+
+    def _settle_lone(self) -> None:
+        """Note that the nexus has accepted lone events."""
+        for arrival, now in self._unsettled:
+            self._peer.accepted(arrival, 1, now)
+        self._unsettled.clear()
+
+    def _after_lone(self) -> None:
+        """Do what had to wait while a lone event got to its handler."""
+        if self._group is not None:
+            self._settle_lone()
+            self._writer.heard()
 
     def _settle(self, batch: _Batch, given: int, now: float) -> None:
         """Note what the nexus has accepted, and with it those rows before that are no events for it."""

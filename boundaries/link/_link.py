@@ -524,6 +524,7 @@ class Link(EventConsumer, EventProducer):
             wire,
             make=self._arrivals.events,
             give=self._arrivals.give,
+            begin=self._arrivals.begin,
             wait=self._arrivals.give_when_room,
             moved=self._room.changed,
             greeted=lambda: self._greeted(peer),
