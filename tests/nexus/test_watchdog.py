@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -251,13 +252,14 @@ def test_what_the_variables_say(caplog: pytest.LogCaptureFixture, tmp_path: Path
 
 
 PROGRAM = """
-import logging, sys, time
+import asyncio, logging
 from nexus import AsyncEventNexus, Event, EventProducer, Watchdog
 
 class Feed(EventProducer):
     async def start(self):
         await super().start()
-        print("ready", flush=True)
+        # By then the sources have been started, and the watchdog has seen it.
+        asyncio.get_running_loop().call_later(0.5, lambda: print("ready", flush=True))
         if HOW:
             await self.distribute_event(Event(1, "block", 0, None))
 
@@ -275,10 +277,16 @@ nexus.run(watchdog=Watchdog(0.2, abort=True))
 """
 
 
-def run(how: str) -> "subprocess.Popen[str]":
+@contextmanager
+def run(how: str) -> Iterator["subprocess.Popen[str]"]:
+    """Run the program, and see that it is gone at the end."""
     source = PROGRAM.replace("HOW", repr(how))
     pipe = subprocess.PIPE
-    return subprocess.Popen([sys.executable, "-c", source], stdout=pipe, stderr=pipe, text=True)
+    with subprocess.Popen([sys.executable, "-c", source], stdout=pipe, stderr=pipe, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def test_abort_ends_the_process() -> None:
@@ -343,9 +351,12 @@ def test_the_command_tells_a_service_manager(tmp_path: Path, manager: Manager) -
     (tmp_path / "app.py").write_text("import nexus\ndomain = nexus.AsyncEventNexus()\n")
     command = (sys.executable, "-m", "nexus.cli", "run", "app:domain")
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL) as process:
-        while manager.hear() != "READY=1":
-            pass
-        process.send_signal(signal.SIGTERM)
-        while manager.hear() != "STOPPING=1":
-            pass
-        assert process.wait(LIMIT) == 0
+        try:
+            while manager.hear() != "READY=1":
+                pass
+            process.send_signal(signal.SIGTERM)
+            while manager.hear() != "STOPPING=1":
+                pass
+            assert process.wait(LIMIT) == 0
+        finally:
+            process.kill()
