@@ -1,9 +1,16 @@
-"""Damaged outboxes, one after the other: what they cost, and whether anything in them is wrong."""
+"""Damaged outboxes, one after the other: what they cost, and whether anything in them is wrong.
+
+    python outbox_damage.py FOLDER KIND FIRST STEP
+
+prints as JSON what `judge_some` returns.
+"""
 
 import functools
+import json
 import logging
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -156,3 +163,8 @@ def judge_some(folder: str, kind: str, first: int, step: int) -> tuple[int, int,
     shutil.rmtree(folder)
     logging.disable(logging.NOTSET)
     return cases, lost, most, wrong
+
+
+if __name__ == "__main__":
+    folder, kind, first, step = sys.argv[1:]
+    sys.stdout.write(json.dumps(judge_some(folder, kind, int(first), int(step))))
