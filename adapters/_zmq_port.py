@@ -160,6 +160,19 @@ class ZmqPort:
         self._later = None
         self.wake(self.writers)
 
+    def sent(self) -> None:
+        """Note that a message was sent, which may have taken the signal that one has come."""
+        if self.writers or (self.is_async and self.has_own_waits):
+            self.look_soon()
+        elif self.readers and self._soon is None:
+            # Asking at once is cheaper than to look in vain in the next turn.
+            try:
+                if not self.get(_EVENTS) & _POLLIN:
+                    return
+            except zmq.ZMQError:  # closed underneath: who looks finds out
+                pass
+            self.look_soon()
+
     def look_soon(self) -> None:
         """Look once in this turn of the loop, however many calls were made."""
         loop = asyncio.get_running_loop()

@@ -273,8 +273,8 @@ class ZmqWire:
         except zmq.ZMQError as exc:
             raise self._error("send", exc) from exc
         finally:
-            if (port.readers or port.writers or (port.is_async and port.has_own_waits)) and not is_full:
-                port.look_soon()
+            if not is_full:
+                port.sent()
         return True
 
     def _take(self, *, asked: bool = False) -> list[list[bytes]]:

@@ -141,8 +141,8 @@ class Drain:
         self.rests = False
         queue.busy = True
         lane.taken += 1
-        lane.waiting.record(0.0)
         begun = Begun(task, loop, self._context, call, event, self._secondary)
+        lane.waiting.record(0.0)
         if not begun.is_done:
             self._begun = (begun, lane, route, began)
             queue.wake_getter()

@@ -165,7 +165,7 @@ class Inflow:
 
     def received(self, frame: Events) -> list[Row]:
         """Take a frame; give the events that are next in their lane, those that waited for it included."""
-        lane = self._lane(frame.priority)
+        lane = self._lanes.get(frame.priority) or self._lane(frame.priority)
         if lane is None:
             self.refused += len(frame.rows)
             return []

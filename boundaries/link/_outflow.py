@@ -443,6 +443,13 @@ class Outflow:
                 lane.resend_at = now
                 lane.tries = -1  # this time does not count
 
+    def is_due(self, now: float) -> bool:
+        """Say whether something waits to go, or to go again."""
+        for lane in self._lanes.values():  # noqa: SIM110 (a third of the time of `any`)
+            if lane.waiting or now >= lane.resend_at:
+                return True
+        return False
+
     @property
     def is_stalled(self) -> bool:
         """Whether events wait to be accepted, for credit, or for a connection."""
@@ -453,7 +460,9 @@ class Outflow:
 
     def _room(self, lane: _Lane) -> int:
         """Return how many bytes more may be on their way."""
-        flying = sum(each.flying for each in self._lanes.values())
+        flying = 0
+        for each in self._lanes.values():
+            flying += each.flying
         return min(self._lane_bytes - lane.flying, self._total_bytes - flying)
 
     def _micros(self, now: float) -> int:

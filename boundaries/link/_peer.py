@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 import attrs
 
@@ -97,8 +97,7 @@ class LinkLimits:
     """Seconds until what was not acknowledged is sent again."""
 
 
-@attrs.frozen
-class Arrival:
+class Arrival(NamedTuple):
     """Events of one priority that came, in their order."""
 
     priority: int

@@ -82,6 +82,8 @@ class TcpWire:
 
     def __init__(self, stream: FrameStream) -> None:
         self._stream = stream
+        self._framer = stream.framer
+        self._write = stream.transport.write
 
     async def send(self, frames: Sequence[bytes]) -> None:
         stream = self._stream
@@ -96,12 +98,11 @@ class TcpWire:
         Raises:
             ConnectionError: the connection is over.
         """
-        stream = self._stream
-        if stream.is_over:
-            raise ConnectionResetError("the connection is over") from stream.error
-        if stream.is_behind:
+        if self._stream.is_over:
+            raise ConnectionResetError("the connection is over") from self._stream.error
+        if self._stream.is_behind:
             return False
-        stream.write(stream.framer.pack(frame))
+        self._write(self._framer.pack(frame))
         return True
 
     async def receive(self, hand_on: HandOn | None = None) -> list[list[bytes]]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import Protocol, runtime_checkable
 
+from nexus._clock import clock_of
 from nexus.adapters._wire import Wire
 from nexus.boundaries.link._mailbox import HandOn
 from nexus.boundaries.link._outflow import FRAME_EVENTS
@@ -70,7 +71,11 @@ class Writer:
         """Whether something went in this turn of the loop, or lately in a flood."""
         self._collected = 0
         self._is_flowing = False
-        """Whether there was something to send in this turn or the one before."""
+        """Whether there may be something to send in the next turn as well: something followed in this one, or
+        it came after less time than it takes to send it."""
+        self._went = self._took = 0.0
+        """When the last lone event had gone, and the seconds that took."""
+        self._clock = clock_of(self._loop)
         self._streak = 0
         """Turns in a row in which something went."""
         self._is_stalled = False
@@ -92,14 +97,19 @@ class Writer:
         a flood they are collected for up to `COLLECT` seconds, or until they fill a frame.
         """
         self._collected += count
-        self._is_flowing = True
         if not self._is_collecting:
             self._is_collecting = True
+            began = self._clock()
+            self._is_flowing = began - self._went <= self._took
             try:
                 self.now()
             finally:
                 self._loop.call_soon(self._end_turn)  # after: the event is on its way the sooner
-        elif priority < 0 or self._collected >= FRAME_EVENTS:
+                self._went = self._clock()
+                self._took = self._went - began
+            return
+        self._is_flowing = True
+        if priority < 0 or self._collected >= FRAME_EVENTS:
             self.now()
 
     def heard(self) -> None:
@@ -108,7 +118,7 @@ class Writer:
             self._must_ack = True
             self.now()
             return
-        if self._is_stalled:
+        if self._is_stalled and self._peer.outflow.is_due(self._clock()):
             self.now()
         if self._acking is None:
             self._acking = self._loop.call_later(ACK_DELAY, self._ack)
@@ -169,7 +179,7 @@ class Writer:
         """Give the frames that may go; acknowledge only where that is due, so that credit comes in lots."""
         ack, self._must_ack = self._must_ack, False
         self._collected = 0
-        return self._peer.output(self._loop.time(), ack=ack)
+        return self._peer.output(self._clock(), ack=ack)
 
     def _write(self, send_nowait: Callable[[bytes], bool]) -> None:
         """Send what may go, as far as the wire has room; the rest is left to `run`."""

@@ -110,6 +110,18 @@ async def test_a_lone_event_goes_at_once() -> None:
 
 
 @virtual_time
+async def test_after_a_lone_event_nobody_looks_for_another_in_the_next_turn() -> None:
+    """Only where the last one came just before it, so that sending takes most of the time."""
+    async with side(QuickWire()) as it:
+        for pause in (0.01, 0.01, 0.0):
+            await asyncio.sleep(pause)
+            it.push(1)
+            await asyncio.sleep(0)
+            assert it.writer._is_collecting == (pause == 0.0)
+        assert it.counts == [1, 1, 1]
+
+
+@virtual_time
 async def test_a_few_go_at_the_end_of_their_turn() -> None:
     """No clock has to move for those that follow the first."""
     async with side(QuickWire()) as it:
