@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from inspect import isawaitable
 from itertools import count
 from typing import Any, TypeAlias
@@ -17,7 +17,7 @@ from ._queue import AsyncEventPriorityQueue, SecondaryQueue
 from ._route import Binding, Route
 from .errors import HandlerError, HandlerTimeout
 
-__all__ = ["DeadLetterHandler", "Deliveries", "Delivery", "ErrorHandler", "is_passing"]
+__all__ = ["DeadLetterHandler", "Deliveries", "Delivery", "ErrorHandler", "Lot", "is_passing"]
 
 logger = logging.getLogger(__name__)
 
@@ -63,11 +63,25 @@ class Delivery:
         """Whether a handler has handled it; one that neither took nor failed is too late for all of them."""
 
 
+class Lot:
+    """Events of one type and priority that a handler has taken together, and tells of together."""
+
+    __slots__ = ("events", "lane", "order", "route")
+
+    def __init__(self, events: list[Event[Any]], route: Route, lane: Lane) -> None:
+        self.events = events
+        self.route = route
+        self.lane = lane
+        self.order = next(_order)
+        """Grows from one delivery or lot to the next."""
+
+
 class Deliveries:
     """Runs handlers with their options and settles each event once, when its last handler has finished.
 
     Attributes:
         active: the deliveries that are not settled.
+        lots: the same of events that a handler has taken together.
         letters: the last events that failed, for whoever asks; older ones are forgotten and counted.
     """
 
@@ -75,6 +89,7 @@ class Deliveries:
         self, queue: AsyncEventPriorityQueue, *, stop_on_error: bool, settled: Callable[[], None]
     ) -> None:
         self.active: set[Delivery] = set()
+        self.lots: set[Lot] = set()
         self.letters: deque[DeadLetter] = deque(maxlen=1000)
         self.letters_forgotten = 0
         self.error_handler: ErrorHandler | None = None
@@ -87,6 +102,21 @@ class Deliveries:
         self._settled = settled
         self._failures: Counter[str] = Counter()
         self._parked: dict[Again, asyncio.TimerHandle] = {}
+
+    def __len__(self) -> int:
+        """Events that are not settled."""
+        return len(self.active) + sum(len(lot.events) for lot in self.lots)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether all are settled."""
+        return not self.active and not self.lots
+
+    def events(self) -> Iterator[Event[Any]]:
+        """Iterate over the events that are not settled; nothing must happen meanwhile."""
+        yield from (delivery.event for delivery in self.active)
+        for lot in self.lots:
+            yield from lot.events
 
     async def deliver(self, delivery: Delivery, bindings: tuple[Binding, ...]) -> None:
         """Take an event through its handlers; returns when those that run inline have finished."""
@@ -210,6 +240,22 @@ class Deliveries:
                 )
             self._settled()
 
+    def finish_lot(self, lot: Lot) -> None:
+        """Note that all events of a lot are handled."""
+        self.lots.remove(lot)
+        lot.route.handled += len(lot.events)
+        for event in lot.events:
+            if event._meta is not None:
+                settle(event, "handled")
+        self._settled()
+
+    def open_lot(self, lot: Lot) -> list[Delivery]:
+        """Make a delivery of each event of a lot, for they may meet different ends."""
+        self.lots.remove(lot)
+        found = [Delivery(event, lot.route, lot.lane) for event in lot.events]
+        self.active.update(found)
+        return found
+
     # Retries with a delay.
 
     def _park(self, delivery: Delivery, binding: Binding, attempt: int, delay: float) -> None:
@@ -231,6 +277,9 @@ class Deliveries:
         for handle in self._parked.values():
             handle.cancel()
         self._parked.clear()
-        for delivery in sorted(self.active, key=lambda delivery: delivery.order, reverse=True):
-            self._queue.put_back(delivery.lane, delivery.event)
+        found: list[Delivery | Lot] = [*self.active, *self.lots]
+        for each in sorted(found, key=lambda each: each.order, reverse=True):
+            for event in reversed(each.events) if isinstance(each, Lot) else (each.event,):
+                self._queue.put_back(each.lane, event)
         self.active.clear()
+        self.lots.clear()

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextvars import Context
 from inspect import isawaitable
+from itertools import islice
 from operator import length_hint
 from typing import Any
 
@@ -228,9 +229,13 @@ class Drain:
                 route = direct[event.type]
             except (KeyError, TypeError):
                 route = None
-            if route is None or ((meta := event._meta) is not None and meta.needs_care):
-                self.event = None
+            if route is None:
                 await self._carefully(event, lane)
+            elif (meta := event._meta) is not None and meta.needs_care:
+                if meta.only_tells:
+                    await self._take_told(event, lane, run, route)
+                else:
+                    await self._carefully(event, lane)
             elif (call := route.coroutine) is not None:
                 await call(event, queue)
                 route.handled += 1
@@ -259,13 +264,15 @@ class Drain:
     def _take_many(self, event: Event[Any], lane: Lane, run: Iterator[int], route: Route) -> bool:
         """Let a handler take the events of one type that stand together at once, if it can; what it leaves
         stands in line again, but for the first. Say whether it took any; then the run is over."""
-        if not length_hint(run) or (many := route.pool.many_call(lane.priority)) is None:
+        pool = route.pool
+        if not length_hint(run) or (many := pool.many_call(lane.priority)) is None:
             return False
         pop, kind = lane.line.popleft, event.type
         events = [event]
         for _ in run:
             event = pop()
-            if event.type is not kind or ((meta := event._meta) is not None and meta.needs_care):
+            meta = event._meta
+            if event.type is not kind or (meta is not None and meta.needs_care and not meta.only_tells):
                 lane.line.appendleft(event)
                 self._returned += 1
                 break
@@ -278,9 +285,38 @@ class Drain:
             left = events[max(taken, 1) :]
             lane.line.extendleft(reversed(left))
             self._returned += len(left)
-        route.handled += taken
         self._was_many = bool(taken)
+        if not pool.tells_later:
+            route.handled += taken
+            for event in islice(events, taken):
+                if event._meta is not None:
+                    settle(event, "handled")
         return bool(taken)
+
+    async def _take_told(self, event: Event[Any], lane: Lane, run: Iterator[int], route: Route) -> None:
+        """Handle the events of one type that stand together and say when they are settled."""
+        if route.pool is not None and self._take_many(event, lane, run, route):
+            return
+        call = route.single
+        if route.pool is not None or call is None:
+            await self._carefully(event, lane)
+            return
+        pop, lanes, queue, kind = lane.line.popleft, self._lanes, self._secondary, event.type
+        while True:
+            result = call(event, queue)
+            if result is not None and isawaitable(result):
+                await result
+            self.event = None
+            route.handled += 1
+            settle(event, "handled")
+            if lanes.current is not lane or next(run, None) is None:
+                return
+            event = pop()
+            if event.type is not kind or (meta := event._meta) is None or not meta.only_tells:
+                lane.line.appendleft(event)
+                self._returned += 1
+                return
+            self.event = event
 
     async def _take_plain(
         self, event: Event[Any], lane: Lane, run: Iterator[int], route: Route, call: HandlerCall
@@ -364,6 +400,7 @@ class Drain:
 
     async def _carefully(self, entry: Event[Any] | Slot | Again, lane: Lane) -> None:
         """Handle an entry that has metadata or no direct route, or that is no plain event."""
+        self.event = None
         event: Any
         if isinstance(entry, Again):
             lane.holes -= 1

@@ -24,6 +24,7 @@ __all__ = [
     "make_events",
     "not_an_event",
     "settle",
+    "tell_of",
 ]
 
 logger = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ class EventType(str, Generic[P]):
     """
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, weakref_slot=False)
 class EventMeta:
     """What is known of an event beside its four fields; most events have none of it."""
 
@@ -73,10 +74,13 @@ class EventMeta:
 
     needs_care: bool = attrs.field(init=False, eq=False, repr=False)
     """Whether the nexus has to look at it before it hands the event on: a deadline, a reply, a listener."""
+    only_tells: bool = attrs.field(init=False, eq=False, repr=False)
+    """Whether that is for a listener alone, so that nothing has to be known before the event is handled."""
 
     def __attrs_post_init__(self) -> None:
-        care = self.deadline is not None or bool(self.route) or self.on_settled is not None
-        object.__setattr__(self, "needs_care", care)
+        late = self.deadline is not None or bool(self.route)
+        object.__setattr__(self, "needs_care", late or self.on_settled is not None)
+        object.__setattr__(self, "only_tells", self.on_settled is not None and not late)
 
 
 _NO_META = EventMeta()
@@ -284,6 +288,42 @@ def make_events(
         event.__class__ = Event
         events.append(event)
     return events
+
+
+class _FreshMeta:
+    """Metadata that is still being filled; the same slots as `EventMeta`, without its lock."""
+
+    __slots__ = (
+        "created",
+        "deadline",
+        "headers",
+        "source",
+        "reply_to",
+        "correlation",
+        "path",
+        "route",
+        "on_settled",
+        "needs_care",
+        "only_tells",
+    )
+
+
+def tell_of(
+    events: Iterable[Event[Any]], listeners: Iterable[Callable[[str], object]], meta: EventMeta
+) -> None:
+    """Give each of some new events, that nobody else has seen, a listener of its own to be called when it is
+    settled, beside the path and the way back of metadata that has nothing else."""
+    path, reply_to = meta.path, meta.reply_to
+    for event, listener in zip(events, listeners, strict=True):
+        fresh: Any = _FreshMeta()
+        fresh.created = fresh.deadline = fresh.headers = fresh.source = fresh.correlation = None
+        fresh.route = ()
+        fresh.path = path
+        fresh.reply_to = reply_to
+        fresh.on_settled = listener
+        fresh.needs_care = fresh.only_tells = True
+        fresh.__class__ = EventMeta
+        _set_meta(event, fresh)
 
 
 def event_type_of(type_: EventKey | type[NamedEvent[Any]]) -> EventKey:

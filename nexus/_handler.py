@@ -61,6 +61,9 @@ class EventConsumer(abc.ABC):
     Or a method ``handle_later(event, done) -> bool``: it takes the event, or returns False, and calls
     ``done(None)``, or ``done(exception)``, from the loop when the event is handled, not before it has
     returned. Any number may be under way; until then the event counts as queued and active.
+    And beside that a method ``handle_many_later(events, done) -> int``: it takes the first of many events of
+    one type and priority, returns how many, and never raises: what it leaves comes one by one. It calls
+    ``done`` once, for all it has taken; where it has taken none, not at all.
     """
 
     concurrency: int | None = None

@@ -29,6 +29,7 @@ class Slot:
 
     __slots__ = ("_meta", "event", "key", "lane", "leads_out", "moved", "owner", "type")
     needs_care = True
+    only_tells = False
 
     def __init__(self, event: Event[Any], lane: Lane, owner: TypePolicy) -> None:
         self.event: Event[Any] | None = event
@@ -50,6 +51,7 @@ class Again:
 
     __slots__ = ("_meta", "attempt", "binding", "delivery", "event", "type")
     needs_care = True
+    only_tells = False
 
     def __init__(self, delivery: Any, binding: Any, attempt: int) -> None:
         self.delivery = delivery

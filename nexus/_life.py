@@ -220,7 +220,7 @@ class Life:
     def _settled(self) -> int:
         """Events that have met their end; cheap, for it comes between a signal and the closed door."""
         queue, drain = self._nexus.queue, self._drain
-        unsettled = queue.qsize() + len(self._deliveries.active) + (drain.event is not None)
+        unsettled = queue.qsize() + len(self._deliveries) + (drain.event is not None)
         return queue.entered + drain.taken - unsettled
 
     def stop(self, grace: float) -> Stopping:

@@ -139,7 +139,7 @@ class AsyncEventNexus(EventDispatcher, Intake, EventFactory):
 
     @property
     def _is_idle(self) -> bool:
-        return self._drain.event is None and not self._deliveries.active and self.queue.empty()
+        return self._drain.event is None and self._deliveries.is_idle and self.queue.empty()
 
     def _check_idle(self) -> None:
         """Wake whoever waits for the nexus to be drained, if it is."""

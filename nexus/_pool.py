@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeAlias
 
 from ._backlog import Backlog, Item
-from ._delivery import Deliveries, Delivery
+from ._delivery import Deliveries, Delivery, Lot
 from ._event import Event
 from ._lanes import Again, Lane, Slot
 from ._queue import AsyncEventPriorityQueue
@@ -63,10 +63,19 @@ class Pool:
         """The handler's own way to take an event now and to say later that it has handled it."""
         self._many: Many | None = None
         """The handler's own way to handle the first of many events without waiting."""
+        self._many_later: Callable[[list[Event[Any]], Done], int] | None = None
+        """The handler's own way to take the first of many events now, and to say later that it has handled
+        them."""
         if not binding.has_options:
             self._many = getattr(binding.handler, "handle_many", None)
             self._now = getattr(binding.handler, "handle_nowait", None)
             self._later = getattr(binding.handler, "handle_later", None)
+            self._many_later = getattr(binding.handler, "handle_many_later", None) if self._later else None
+
+    @property
+    def tells_later(self) -> bool:
+        """Whether the handler says by itself when it has handled what it took without waiting."""
+        return self._later is not None
 
     @property
     def is_idle(self) -> bool:
@@ -94,9 +103,12 @@ class Pool:
 
     def many_call(self, priority: int) -> Many | None:
         """Return the handler's way to handle many events without waiting, if it has one and nothing is before
-        them."""
-        is_behind = self._backlog or self._running or self._failed or self._retired
-        return self._many if self._later is None and not is_behind else None
+        them; whoever calls it settles them, unless the pool `tells_later`."""
+        if self._backlog or self._running or self._failed or self._retired:
+            return None
+        if self._later is None:
+            return self._many
+        return self._hands_over_many if self._many_later is not None else None
 
     def fail_now(self, event: Event[Any], lane: Lane, exc: Exception) -> None:
         """Have a task tell of a failure."""
@@ -116,7 +128,7 @@ class Pool:
 
     def _handles_first(self) -> bool:
         """Handle the first of what waits without waiting, if the handler can; say whether it did."""
-        if self._many is not None and self._later is None and self._handles_lot(self._many):
+        if self._handles_lot():
             return True
         item = self._backlog.first
         if (self._now is None and self._later is None) or isinstance(item, Again):
@@ -141,28 +153,35 @@ class Pool:
             if failure is not None:
                 self._failed = (delivery, failure)
             elif done is not None:
-                done.delivery = delivery
+                done.held = delivery
             else:
                 delivery.taken = True
                 self._deliveries.finish(delivery)
         return True
 
-    def _handles_lot(self, many: Many) -> bool:
-        """Let the handler handle at once those that come first, if it can; say whether it has handled any."""
-        if len(self._backlog) < 2:
+    def _handles_lot(self) -> bool:
+        """Let the handler handle at once those that come first, or take them, if it can; say whether it has
+        taken any."""
+        if (self._many is None if self._later is None else self._many_later is None) or len(
+            self._backlog
+        ) < 2:
             return False
+        done = Done(self._deliveries, self._spawn, self._binding.name)
         items = self._backlog.pop_alike(_LOT)
         taken = 0
         try:
-            taken = many([item.event for item in items if item.event is not None]) if len(items) > 1 else 0
+            if len(items) > 1:
+                events = [item.event for item in items if item.event is not None]
+                if self._many_later is not None:
+                    taken = self._many_later(events, done)
+                elif self._many is not None:
+                    taken = self._many(events)
         finally:
             if left := items[taken:]:
                 self._backlog.put_back(left, left[0].lane.priority)
-        for item in items[:taken]:
-            delivery = self._take(item)
-            if delivery is not None:
-                delivery.taken = True
-                self._deliveries.finish(delivery)
+        done.held = [delivery for item in items[:taken] if (delivery := self._take(item)) is not None]
+        if self._later is None:
+            done()
         return bool(taken)
 
     def _hands_over(self, delivery: Delivery) -> bool:
@@ -178,9 +197,22 @@ class Pool:
         except Exception as exc:
             self._failed = (delivery, exc)
             self._stir()
-        done.delivery = delivery
+        done.held = delivery
         self._deliveries.active.add(delivery)
         return True
+
+    def _hands_over_many(self, events: list[Event[Any]]) -> int:
+        """Let the handler take the first of some events, and say later that it has handled them; return how
+        many."""
+        assert self._many_later is not None
+        done = Done(self._deliveries, self._spawn, self._binding.name)
+        taken = self._many_later(events, done)
+        if taken:
+            account = self._queue.ledger.account(events[0].type)
+            lane = self._queue.lanes[events[0].priority]
+            done.held = Lot(events if taken == len(events) else events[:taken], account, lane)
+            self._deliveries.lots.add(done.held)
+        return taken
 
     def submit(self, item: Item) -> None:
         """Take a delivery, a slot whose event a policy may still drop while it waits, or a second try."""
@@ -311,12 +343,12 @@ class Pool:
 
 
 class Done:
-    """What a handler calls, in the loop and not before it has returned, when it has handled an event.
+    """What a handler calls, in the loop and not before it has returned, when it has handled what it took.
 
-    With an exception it has failed for good. An event that a stop has given back meanwhile stays given back.
+    With an exception that has failed for good. Events that a stop has given back meanwhile stay given back.
     """
 
-    __slots__ = ("_deliveries", "_name", "_spawn", "delivery")
+    __slots__ = ("_deliveries", "_name", "_spawn", "held")
 
     def __init__(
         self,
@@ -327,17 +359,27 @@ class Done:
         self._deliveries = deliveries
         self._spawn = spawn
         self._name = name
-        self.delivery: Delivery | None = None
+        self.held: Delivery | Lot | list[Delivery] | None = None
+        """What it was; None before the handler has returned, and once it was told."""
 
     def __call__(self, exc: BaseException | None = None) -> None:
-        delivery, self.delivery = self.delivery, None
-        if delivery is None or delivery not in self._deliveries.active:
-            return
-        if exc is None:
-            delivery.taken = True
-            self._deliveries.finish(delivery)
-        else:
-            self._spawn(self._deliveries.fail(delivery, self._name, exc, 1), f"handler.{self._name}")
+        held, self.held = self.held, None
+        deliveries = self._deliveries
+        if isinstance(held, Lot):
+            if held not in deliveries.lots:
+                return
+            if exc is None:
+                deliveries.finish_lot(held)
+                return
+            held = deliveries.open_lot(held)
+        for delivery in [held] if isinstance(held, Delivery) else held or ():
+            if delivery not in deliveries.active:
+                continue
+            if exc is None:
+                delivery.taken = True
+                deliveries.finish(delivery)
+            else:
+                self._spawn(deliveries.fail(delivery, self._name, exc, 1), f"handler.{self._name}")
 
 
 class LanePool:
@@ -371,6 +413,11 @@ class LanePool:
             if self._retired:
                 pool.retire()
         return pool
+
+    @property
+    def tells_later(self) -> bool:
+        """Say what `Pool.tells_later` says, of every one of them."""
+        return any(pool.tells_later for pool in self._pools.values())
 
     def idle_call(self, priority: int) -> Callable[[Event[Any]], bool] | None:
         """Do what `Pool.idle_call` does, for events of one priority."""

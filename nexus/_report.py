@@ -25,7 +25,7 @@ def take_stats(queue: AsyncEventPriorityQueue, drain: Drain, deliveries: Deliver
     def key_of(event: Event[Any] | None) -> EventKey:
         return queue.ledger.account(event.type).key if event is not None else OTHER_TYPES
 
-    active: Counter[EventKey] = Counter(key_of(delivery.event) for delivery in deliveries.active)
+    active: Counter[EventKey] = Counter(map(key_of, deliveries.events()))
     if drain.event is not None:
         active[key_of(drain.event)] += 1
     queued = Counter(active)

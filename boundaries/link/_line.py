@@ -11,13 +11,13 @@ from typing import Any
 
 from nexus import Event, EventMeta
 from nexus._clock import clock_of
-from nexus._event import make_event
+from nexus._event import tell_of
 from nexus.adapters._wire import Wire
 from nexus.boundaries.link._frames import Bye, Row, pack
 from nexus.boundaries.link._peer import Arrival, LinkBroken, LinkEnded, Peer
 from nexus.boundaries.link._stored import Stream
 from nexus.boundaries.link._writer import PromptWire, Writer
-from nexus.boundaries.outbox._receipts import Receipt, Track
+from nexus.boundaries.outbox._receipts import Receipt, Track, receipts
 
 __all__ = ["Line", "say_bye"]
 
@@ -269,17 +269,18 @@ def _tracked(
     made: list[Event[Any] | None], track: Track, first: int, plain: EventMeta
 ) -> list[Event[Any] | None]:
     """Give events that say when they are settled; without those that were settled in an earlier life."""
+    if track.is_new(first):  # the usual case
+        events = [event for event in made if event is not None and event._meta is plain]
+        if len(events) == len(made):
+            tell_of(events, receipts(track, first, len(made)), plain)  # type: ignore[arg-type]  # callable
+            return made
     found: list[Event[Any] | None] = []
-    path, reply_to = plain.path, plain.reply_to
     for number, event in enumerate(made, first):
         if event is None or track.has(number):
             track.settled(number)
             found.append(None)
-        elif event._meta is plain:  # the usual case, in a third of the time
-            meta = EventMeta(path=path, reply_to=reply_to, on_settled=Receipt(track, number))
-            found.append(make_event(event.id, event.type, event.priority, event.payload, meta))
         else:
-            found.append(event.evolve(on_settled=Receipt(track, number)))
+            found.append(event.evolve(on_settled=Receipt((track, number))))
     return found
 
 

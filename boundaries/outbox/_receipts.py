@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import repeat
 
 from nexus.boundaries.outbox._kinds import Cursor
 from nexus.boundaries.outbox._outbox import Outbox
 
-__all__ = ["Cursors", "Receipt", "Track"]
+__all__ = ["Cursors", "Receipt", "Track", "receipts"]
 
 
 class Track:
@@ -38,14 +39,18 @@ class Track:
         """Say whether an event is settled."""
         return number <= self.accepted or number in self._beyond
 
+    def is_new(self, first: int) -> bool:
+        """Say whether neither an event nor any that follows it is settled."""
+        return first > self.accepted and not self._beyond
+
     def settled(self, number: int) -> None:
         """Note that an event is settled; once more changes nothing."""
-        if self.has(number):
-            return
         if number == self.accepted + 1:
             self.accepted = number
             if self._beyond:
                 self._join()
+        elif self.has(number):
+            return
         else:
             self._beyond.add(number)  # bounded by the window of its lane
         if not self._is_due:
@@ -87,17 +92,31 @@ class Track:
         return Cursor(self.accepted, self.beyond)
 
 
-class Receipt:
-    """What a nexus calls when the event it belongs to is settled: ``Event(..., on_settled=receipt)``."""
+class Receipt(tuple["Track", int]):
+    """What a nexus calls when the event it belongs to is settled: ``Event(..., on_settled=receipt)``.
 
-    __slots__ = ("number", "track")
+    Made of its track and its number.
+    """
 
-    def __init__(self, track: Track, number: int) -> None:
-        self.track = track
-        self.number = number
+    __slots__ = ()
+
+    @property
+    def track(self) -> Track:
+        """Where it is noted."""
+        return self[0]
+
+    @property
+    def number(self) -> int:
+        """Which event of the track it is."""
+        return self[1]
 
     def __call__(self, outcome: str) -> None:
-        self.track.settled(self.number)
+        self[0].settled(self[1])
+
+
+def receipts(track: Track, first: int, count: int) -> Iterator[Receipt]:
+    """Give the receipts of some events that follow each other."""
+    return map(Receipt, zip(repeat(track), range(first, first + count), strict=False))
 
 
 class Cursors:
