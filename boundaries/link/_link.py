@@ -102,6 +102,7 @@ class Link(EventConsumer, EventProducer):
         self._durable = durable_of(outbox, delivery, name)
         self._keeps = delivery != "best_effort"
         self.handle_later = self._take_until_durable if self._durable is not None else None
+        self.handle_many_later = self._take_many_until_durable if self._durable is not None else None
         if self._durable is not None:
             self._durable.outbox.on_state(lambda state: self._room.changed())
         place = dialler.name if dialler is not None else "listener"
@@ -422,6 +423,15 @@ class Link(EventConsumer, EventProducer):
         else:  # it was left out
             asyncio.get_running_loop().call_soon(done, None)
         return True
+
+    def _take_many_until_durable(self, events: list[Event[Any]], done: Done) -> int:
+        """Do what `handle_many` does, and say when those that were taken are durable."""
+        assert self._durable is not None
+        self._durable.latest()
+        count = self._spread.push_many(events)
+        if (stream := self._durable.latest()) is not None:
+            stream.tell(done)
+        return count
 
     async def handle(self, event: Event[Any], queue: SecondaryQueue | None = None) -> None:
         """Take an event; wait while there is no room, and until it is durable where there is an outbox.

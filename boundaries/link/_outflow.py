@@ -37,6 +37,10 @@ class Store(Protocol):
         """Keep a row, the next of its lane; `Outflow.stored` says when it is durable."""
         ...
 
+    def put_many(self, priority: int, number: int, rows: list[bytes]) -> int:
+        """Keep the first of some rows, the next of their lane, as far as there is room; return how many."""
+        ...
+
     def accepted(self, priority: int, number: int) -> None:
         """Let go of all rows of a lane up to a number."""
         ...
@@ -259,14 +263,24 @@ class Outflow:
         return True
 
     def push_many(self, priority: int, rows: list[bytes]) -> int:
-        """Take the first of some events, as JSON; return how many. Raises what `push` raises."""
+        """Take the first of some events, as JSON; return how many. The first one of a lane is for `push`."""
         lane = self._lanes.get(priority)
-        if lane is not None and self._store is None and lane.count + len(rows) <= self.maxsize:
-            size = lane.bytes + sum(map(len, rows))
-            if size <= self.max_bytes:
-                lane.waiting += rows
-                lane.bytes = size
-                return len(rows)
+        if lane is None:
+            return 0
+        size = lane.bytes + sum(map(len, rows))
+        fits = lane.count + len(rows) <= self.maxsize and size <= self.max_bytes
+        if self._store is not None and (fits or lane.behind):
+            count = self._store.put_many(priority, lane.last + 1, rows)
+            if lane.behind:
+                lane.behind += count
+                return count
+            if count < len(rows):
+                rows = rows[:count]
+                size = lane.bytes + sum(map(len, rows))
+        if fits:
+            lane.waiting += rows
+            lane.bytes = size
+            return len(rows)
         for place, row in enumerate(rows):
             if not self.push(priority, row):
                 return place

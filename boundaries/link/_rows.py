@@ -74,7 +74,9 @@ class Rows:
                 except TypeError:
                     row = _NULL  # only the packer knows what to make of it
                 # A null may have been a NaN. `find` is faster than `in`.
-                if row.find(_NULL) < 0 and len(row) <= (MEDIUM if row.rfind(b"[") == 0 else SMALL):
+                if row.find(_NULL) < 0 and (
+                    len(row) <= (MEDIUM if row.rfind(b"[") == 0 else SMALL) or not _is_doubtful(row)
+                ):
                     return b"%b" % row  # a copy: what orjson gives keeps the room it was written in
             row = json_packer((number, kind, event.payload))
             _check(event, row)
@@ -106,7 +108,7 @@ class Rows:
             rows.clear()
         joined = b"".join(rows)
         is_plain = joined.find(_NULL) < 0 and joined.count(b"[") == len(rows) and type(kind) is not bool
-        if is_plain and max(map(len, rows), default=LARGE) <= MEDIUM:
+        if rows and is_plain and (max(map(len, rows)) <= MEDIUM or not any(map(_is_doubtful, rows))):
             return rows
         rows = []
         for event in events:
@@ -172,14 +174,14 @@ class Rows:
         return found
 
 
+def _is_doubtful(row: bytes) -> bool:
+    """Say whether a row may be too large, or too deep."""
+    return len(row) > LARGE or row.count(b"[") + row.count(b"{") > DEEP
+
+
 def _check(event: Event[Any], row: bytes) -> None:
     """Raise `PackerError` for what would end every connection it is sent on; look closely where it may."""
-    if (
-        type(event.id) is not int
-        or type(event.type) is bool
-        or len(row) > LARGE
-        or row.count(b"[") + row.count(b"{") > DEEP
-    ):
+    if type(event.id) is not int or type(event.type) is bool or _is_doubtful(row):
         try:
             check_row(row)
         except BadLinkFrame as exc:

@@ -105,15 +105,18 @@ class Spread:
         return True
 
     def push_many(self, events: list[Event[Any]]) -> int:
-        """Take the first of some events of one priority, where there is one other side, connected; return
-        how many."""
-        if not len(self._lines) == len(self._peers.all) == 1:
+        """Take the first of some events of one priority, where there is one other side, that is connected or
+        has a file; return how many."""
+        if len(self._peers.all) != 1:
             return 0
-        ((only, its_line),) = self._lines.items()
+        (only,) = self._peers.all
+        its_line = self._lines.get(only)
+        if its_line is None and only.stream is None:
+            return 0
         priority = events[0].priority
         count = only.outflow.push_many(priority, self._rows.pack_many(events))
         self.taken += count
-        if count and only.stream is None:
+        if count and its_line is not None and only.stream is None:
             its_line.pushed(priority, count)
         return count
 

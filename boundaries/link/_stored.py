@@ -56,6 +56,16 @@ class Stream:
         self.latest = (priority, number)
         self._was_put(self)
 
+    def put_many(self, priority: int, number: int, rows: list[bytes]) -> int:
+        """Keep the first of some rows, the next of their lane, as far as there is room; return how many."""
+        if self._outflow is None or not self.outbox.is_open:
+            return 0
+        count = self.outbox.put_many(self.name, priority, number, rows)
+        if count:
+            self.latest = (priority, number + count - 1)
+            self._was_put(self)
+        return count
+
     def tell(self, done: Done) -> None:
         """Call once the row that was put last is durable."""
         priority, number = self.latest

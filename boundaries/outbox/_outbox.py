@@ -303,7 +303,7 @@ class Outbox:
         Where the file is full, the condition becomes ``full`` until there is room again; where only the disk
         is behind, there is room after the next commit.
         """
-        if self._quiet:
+        if self._quiet or self._closing:
             return False
         if self._stored + self._size + size + ROW_HEAD > self.max_bytes:
             if self._condition == "open":
@@ -340,6 +340,38 @@ class Outbox:
         self._pending_rows += 1
         if self._wake is not None:
             self._stir()
+
+    def put_many(self, stream: str, priority: int, number: int, rows: list[bytes]) -> int:
+        """Store the first of some rows with the next commit, as far as there is room; return how many.
+
+        Args:
+            number: of the first of them, the next of its lane.
+
+        Raises:
+            BadCall: see `put`.
+        """
+        size = sum(map(len, rows)) + ROW_HEAD * len(rows)
+        is_tight = (
+            self._quiet or self._size + size > PENDING or self._stored + self._size + size > self.max_bytes
+        )
+        tail = self._tails.get((stream, priority))
+        if is_tight or tail is None or number != tail.last + 1 or self._closing or self._task is None:
+            for place, row in enumerate(rows):
+                if not self.has_room(len(row)):
+                    return place
+                self.put(stream, priority, number + place, row)
+            return len(rows)
+        if not tail.waiting:
+            tail.waiting = []
+            self._next.rows[stream, priority] = (number, tail.waiting)
+        tail.waiting += rows
+        tail.last += len(rows)
+        self._next.size += size
+        self._size += size
+        self._pending_rows += len(rows)
+        if self._wake is not None:
+            self._stir()
+        return len(rows)
 
     def accepted(self, stream: str, priority: int, number: int) -> None:
         """Delete all rows of a lane up to a number, with the next commit or a tenth of a second later.

@@ -36,6 +36,13 @@ class NearFile:
         )
         self.put_rows.append((priority, number, row))
 
+    def put_many(self, priority: int, number: int, rows: list[bytes]) -> int:
+        for place, row in enumerate(rows):
+            if not self.has_room(len(row)):
+                return place
+            self.put(priority, number + place, row)
+        return len(rows)
+
     def accepted(self, priority: int, number: int) -> None:
         self.put_accepted[priority] = number
 
@@ -179,6 +186,16 @@ class DurableMachine(RuleBasedStateMachine):
             self.taken += 1
             if left is not None:
                 self.may_go.add(self.number)
+
+    @rule(priority=PRIORITIES, sizes=st.lists(st.sampled_from([0, 0, 150, 1000]), min_size=1, max_size=12))
+    def push_many(self, priority: int, sizes: list[int]) -> None:
+        numbers = range(self.number + 1, self.number + 1 + len(sizes))
+        rows = [orjson.dumps([n, "t", size * "x"]) for n, size in zip(numbers, sizes, strict=True)]
+        put = len(self.near_file.put_rows)
+        count = self.out.push_many(priority, rows)
+        self.number += len(sizes)
+        self.taken += count
+        assert [row for _, _, row in self.near_file.put_rows[put:]] == rows[:count]
 
     @rule()
     def near_commits(self) -> None:

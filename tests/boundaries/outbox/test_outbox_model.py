@@ -85,14 +85,19 @@ class OutboxMachine(RuleBasedStateMachine):
 
         self.outbox = self.run(make())
 
-    @rule(lane=LANES, count=st.integers(1, 600), size=st.sampled_from([0, 1, 300]))
-    def put(self, lane: tuple[str, int], count: int, size: int) -> None:
+    @rule(lane=LANES, count=st.integers(1, 600), size=st.sampled_from([0, 1, 300]), together=st.booleans())
+    def put(self, lane: tuple[str, int], count: int, size: int, together: bool) -> None:
         async def work() -> None:
             first = self.model.last.get(lane, 0) + 1
-            for number in range(first, first + count):
-                row = f"{lane}{number}".encode() + bytes(size)
-                self.outbox.put(*lane, number, row)
-                self.model.rows.setdefault(lane, {})[number] = row
+            rows = {
+                number: f"{lane}{number}".encode() + bytes(size) for number in range(first, first + count)
+            }
+            if together:
+                assert self.outbox.put_many(*lane, first, list(rows.values())) == count
+            else:
+                for number, row in rows.items():
+                    self.outbox.put(*lane, number, row)
+            self.model.rows.setdefault(lane, {}).update(rows)
             self.model.last[lane] = first + count - 1
 
         self.run(work())
