@@ -12,6 +12,9 @@ __all__ = ["Done", "Stream"]
 
 Done = Callable[[BaseException | None], None]
 
+MOST_READ = 4096
+"""Rows that are read at once: as a commit holds up the next reading, they are to last until it is over."""
+
 
 class Stream:
     """The lanes of one other side in an outbox, as an `Outflow` needs them.
@@ -93,8 +96,8 @@ class Stream:
 
     async def read(self, priority: int, first: int) -> list[bytes]:
         """Return rows from a number on; waits for those that are not durable yet."""
-        rows = await self.outbox.read(self.name, priority, first)
+        rows = await self.outbox.read(self.name, priority, first, most_rows=MOST_READ)
         if not rows:
             await self.outbox.durable()
-            rows = await self.outbox.read(self.name, priority, first)
+            rows = await self.outbox.read(self.name, priority, first, most_rows=MOST_READ)
         return rows
