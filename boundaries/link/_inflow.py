@@ -89,6 +89,14 @@ class _Lane:
         if self.track is not None:
             self.track.skip_to(number)
 
+    def go_past(self, number: int) -> None:
+        """Expect nothing up to a number: an earlier life has settled the last of it, and the other side need
+        not send that. What is held beyond comes again, for nobody would give it."""
+        self.taken += number + 1 - self.expected
+        self.expected = number + 1
+        self.bytes -= sum(size for _, size in self.held.values())
+        self.held.clear()
+
     def let_go(self, count: int) -> None:
         """Count the bytes of events that are accepted no more."""
         given = self.given
@@ -222,6 +230,8 @@ class Inflow:
         if number > lane.accepted:
             lane.let_go(number - lane.accepted)
             lane.accepted = number
+            if number >= lane.expected:
+                lane.go_past(number)
             self._due.add(priority)
 
     def given(self, priority: int, count: int) -> tuple[int, Track | None]:

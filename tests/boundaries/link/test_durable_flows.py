@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from nexus.boundaries.link._frames import Ack, Events, Hello, pack, unpack
+from nexus.boundaries.link._frames import Ack, Events, Hello, pack, pack_events, unpack
 from nexus.boundaries.link._inflow import Inflow
 from nexus.boundaries.link._outflow import Outflow
 from nexus.boundaries.outbox import Cursor
@@ -387,6 +387,29 @@ class DurableMachine(RuleBasedStateMachine):
         assert not any(lane.given_up or lane.deadlines or lane.bytes or lane.behind for lane in lanes)
         assert not self.inflow.bytes
         super().teardown()
+
+
+def test_what_an_earlier_life_has_settled_out_of_turn_is_not_waited_for() -> None:
+    """The other side need not send it, and the lane goes on behind it; nothing is given twice."""
+    file = FarFile()
+    file.cursors[0] = Cursor(0, ((2, 2),))
+    inflow = Inflow(track=lambda priority: Track(file, "x", 0, file.cursors[0], partial(inflow.settled, 0)))  # type: ignore[arg-type]
+    inflow.opened(Hello("x", "x", "x", ((0, 1),)))
+    frames = [unpack(pack_events(0, number, 1, [b'[%d,"t",1]' % number])) for number in (1, 3, 4)]
+    one, three, four = (frame for frame in frames if isinstance(frame, Events))
+    assert inflow.received(one) == one.rows
+    _, track = inflow.given(0, 1)
+    assert track is not None
+    inflow.accepted(0, 1, 1, 0.0)
+    assert inflow.received(four) == []
+    track.settled(1)
+    file.commit()
+    assert file.cursors[0].accepted == 2
+    assert inflow.received(three) == three.rows
+    inflow.accepted(0, 1, 1, 0.0)
+    inflow.opened(Hello("x", "x", "x", ((0, 3),)))
+    assert inflow.received(three) == []
+    assert inflow.received(four) == four.rows
 
 
 def test_what_was_settled_out_of_turn_counts_once_those_before_it_never_come() -> None:
