@@ -162,9 +162,8 @@ class Pool:
     def _handles_lot(self) -> bool:
         """Let the handler handle at once those that come first, or take them, if it can; say whether it has
         taken any."""
-        if (self._many is None if self._later is None else self._many_later is None) or len(
-            self._backlog
-        ) < 2:
+        takes_many = self._many_later if self.tells_later else self._many
+        if takes_many is None or len(self._backlog) < 2:
             return False
         done = Done(self._deliveries, self._spawn, self._binding.name)
         items = self._backlog.pop_alike(_LOT)

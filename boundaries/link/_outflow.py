@@ -83,9 +83,7 @@ class _Lane:
         self.base = 1
         """Sequence number of the first that is not accepted."""
         self.flight: deque[bytes] = deque()  # bounded by the outflow's maxsize and max_bytes
-        self.waiting: deque[bytes] = (
-            deque()
-        )  # bounded by the outflow's maxsize and max_bytes, and one reading
+        self.waiting: deque[bytes] = deque()  # bounded by maxsize and max_bytes, and one reading more
         self.behind = 0
         """Those that follow and are in the store alone."""
         self.stored = 2**63
