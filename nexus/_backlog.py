@@ -9,13 +9,18 @@ from itertools import chain
 from typing import TypeAlias
 
 from ._delivery import Delivery
-from ._lanes import Again, Slot
+from ._lanes import Again, Lane, Slot
 
-__all__ = ["Backlog", "Item"]
+__all__ = ["Backlog", "Item", "lane_of"]
 
 Item: TypeAlias = Delivery | Slot | Again
 
 _SLACK = 64
+
+
+def lane_of(item: Item) -> Lane:
+    """Return the lane whose bound counts what waits."""
+    return item.delivery.lane if isinstance(item, Again) else item.lane
 
 
 class Backlog:
@@ -45,10 +50,11 @@ class Backlog:
 
     def add(self, item: Item) -> None:
         """Take something in."""
+        line = self._line(lane_of(item).priority)
         if isinstance(item, Again):
-            self._line(item.delivery.lane.priority).appendleft(item)
+            line.appendleft(item)
         else:
-            self._line(item.lane.priority).append(item)
+            line.append(item)
         self._count += 1
         if self._count >= self._sweep_at:
             self._sweep()
@@ -84,10 +90,10 @@ class Backlog:
             self._close(priority)
         return found
 
-    def put_back(self, items: list[Delivery | Slot], priority: int) -> None:
+    def put_back(self, items: list[Delivery | Slot]) -> None:
         """Let stand first again what was taken out, of one priority."""
         if items:
-            self._line(priority).extendleft(reversed(items))
+            self._line(items[0].lane.priority).extendleft(reversed(items))
             self._count += len(items)
 
     def clear(self) -> None:
@@ -112,6 +118,5 @@ class Backlog:
         self.clear()
         self._sweep_at = 2 * len(kept) + _SLACK
         for item in kept:
-            priority = item.delivery.lane.priority if isinstance(item, Again) else item.lane.priority
-            self._line(priority).append(item)
+            self._line(lane_of(item).priority).append(item)
         self._count = len(kept)

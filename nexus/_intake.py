@@ -62,7 +62,7 @@ class Intake(AbstractNexus):
         """
         if self._straight.take(event):
             return
-        giver = Giver.HANDLER if self._life.tasks.is_handling() else Giver.ARRIVAL
+        giver = self._giver(Giver.ARRIVAL)
         if not self._queue.admit(event, giver):
             await self._queue.wait_for_room(event, giver)
 
@@ -140,8 +140,6 @@ class Intake(AbstractNexus):
             raise BadCall(f"{self.name}: the event loop of the nexus is closed")
         return asyncio.run_coroutine_threadsafe(self.ingest(event), loop)
 
-    def _giver(self) -> Giver:
+    def _giver(self, otherwise: Giver = Giver.OUTSIDE) -> Giver:
         """Say who gives an event here and now: a handler of this nexus, which must not wait, or not."""
-        if self._life.tasks.is_handling():
-            return Giver.HANDLER
-        return Giver.OUTSIDE
+        return Giver.HANDLER if self._life.tasks.is_handling() else otherwise

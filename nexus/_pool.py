@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeAlias
 
-from ._backlog import Backlog, Item
+from ._backlog import Backlog, Item, lane_of
 from ._delivery import Deliveries, Delivery, Lot
 from ._event import Event
 from ._lanes import Again, Lane, Slot
@@ -176,8 +176,7 @@ class Pool:
                 elif self._many is not None:
                     taken = self._many(events)
         finally:
-            if left := items[taken:]:
-                self._backlog.put_back(left, left[0].lane.priority)
+            self._backlog.put_back(items[taken:])
         done.held = [delivery for item in items[:taken] if (delivery := self._take(item)) is not None]
         if self._later is None:
             done()
@@ -438,8 +437,7 @@ class LanePool:
 
     def submit(self, item: Item) -> None:
         """Take an event, as `Pool.submit` does."""
-        lane = item.delivery.lane if isinstance(item, Again) else item.lane
-        self._pool(lane.priority).submit(item)
+        self._pool(lane_of(item).priority).submit(item)
 
     def retire(self) -> None:
         """Let the tasks end once what waits is handled."""

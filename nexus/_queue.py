@@ -37,6 +37,11 @@ class Giver(Enum):
     HOLDER = "holder"
     """Has the event in hand and would lose it; always gets it in."""
 
+    @property
+    def waits(self) -> bool:
+        """Whether he may be told to wait for room."""
+        return self in (Giver.OUTSIDE, Giver.ARRIVAL)
+
 
 class AsyncEventPriorityQueue:
     """Events, the most urgent first, those of one priority in the order they came.
@@ -192,8 +197,7 @@ class AsyncEventPriorityQueue:
     def admit(self, event: Event[Any], giver: Giver) -> bool:
         """Give an event the careful way; False when its giver has to wait for room."""
         arrives = giver is Giver.ARRIVAL
-        waits = arrives or giver is Giver.OUTSIDE
-        if self.closed is not None and (waits or self.sealed):
+        if self.closed is not None and (giver.waits or self.sealed):
             raise self.closed()
         try:
             lane = self.lanes.get(event.priority)
@@ -294,7 +298,7 @@ class AsyncEventPriorityQueue:
         """Deal with an event that finds its lane full, or none; False when its giver has to wait."""
         if state is not None and state.spills:
             assert self.spills is not None
-            if self.spills.line(event).give(event, waits=giver in (Giver.OUTSIDE, Giver.ARRIVAL)):
+            if self.spills.line(event).give(event, waits=giver.waits):
                 return True
         elif state is not None and not state.fails:
             oldest = state.oldest(lane) if lane is not None and state.keeps_slots else None
@@ -307,7 +311,7 @@ class AsyncEventPriorityQueue:
             return True
         if state is not None and state.fails and giver is not Giver.HOLDER:
             self.refuse(event)
-        if giver in (Giver.OUTSIDE, Giver.ARRIVAL):
+        if giver.waits:
             return False
         held = lane.live - self.maxsize if lane is not None else len(self.lanes) - self.lanes.max_lanes
         if giver is Giver.HANDLER and held >= self.max_secondary:
@@ -322,9 +326,9 @@ class AsyncEventPriorityQueue:
         loop = asyncio_events._get_running_loop()
         if loop is not self._loop:
             self._meet(loop)
-        if line.give(event, waits=giver in (Giver.OUTSIDE, Giver.ARRIVAL)):
+        if line.give(event, waits=giver.waits):
             return True
-        if giver in (Giver.OUTSIDE, Giver.ARRIVAL):
+        if giver.waits:
             return False
         if giver is Giver.HANDLER and len(line.beyond) >= self.max_secondary:
             self.refuse(event)
