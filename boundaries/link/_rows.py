@@ -101,9 +101,8 @@ class Rows:
                 number = event.id
                 if event._meta is not None or number.__class__ is not int:
                     break
-                rows.append(
-                    b"%b" % _dumps((number, kind, event.payload), None, _OPTIONS)
-                )  # copied as in `pack`
+                row = _dumps((number, kind, event.payload), None, _OPTIONS)
+                rows.append(b"%b" % row)  # a copy, as in `pack`
         except TypeError:
             rows.clear()
         joined = b"".join(rows)

@@ -8,15 +8,10 @@ import time
 from typing import Any
 
 import pytest
+from memory_use import resident
 
 from nexus import AsyncEventNexus, DropOldest, Event
 from nexus.testing import assert_ledger_balanced
-
-
-def rss() -> int:
-    """Read the resident memory, bytes."""
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * 4096
 
 
 def work(seconds: float) -> None:
@@ -52,10 +47,10 @@ async def flood(nexus: AsyncEventNexus, seconds: float, rng: random.Random, warm
                 next_urgent += 0.005
             if memory == 0 and now - began > warm:
                 gc.collect()
-                memory = rss()
+                memory = resident()
             await asyncio.sleep(max(0, began + offered / 40_000 - time.perf_counter()))
         served = len(order)
-        grown = rss() - memory
+        grown = resident() - memory
         nexus.stop(grace=60)
     delays.sort()
     assert order == sorted(order)

@@ -7,11 +7,10 @@ import threading
 from typing import Any, ClassVar
 
 import pytest
+from memory_use import resident
 
 from nexus import AsyncEventNexus, Event, EventProducer, NamedEvent, SimpleEventConverter, Timer
 from nexus.testing import run
-
-PAGE = 4096
 
 
 class Ping(SimpleEventConverter):
@@ -24,12 +23,6 @@ class Ping(SimpleEventConverter):
             await asyncio.Event().wait()
         self.given = True
         return Event(1, "t", 0, None)
-
-
-def rss() -> int:
-    """Read the resident memory, bytes."""
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * PAGE
 
 
 def descriptors() -> int:
@@ -60,7 +53,7 @@ async def cycles(number: int, make: type[AsyncEventNexus] = AsyncEventNexus) -> 
                 "threads": threading.active_count(),
                 "fds": descriptors(),
                 "objects": len(gc.get_objects()),
-                "rss": rss(),
+                "rss": resident(),
             }
         await cycle(make)
     gc.collect()
@@ -69,7 +62,7 @@ async def cycles(number: int, make: type[AsyncEventNexus] = AsyncEventNexus) -> 
         "threads": threading.active_count() - before["threads"],
         "fds": descriptors() - before["fds"],
         "objects": len(gc.get_objects()) - before["objects"],
-        "rss_bytes": rss() - before["rss"],
+        "rss_bytes": resident() - before["rss"],
         "complaints": len(complaints),
     }
 
@@ -141,7 +134,7 @@ def test_types_without_end_fill_no_memory(form: Any, figures: Any) -> None:
         async with nexus:
             for place in range(number):
                 if place == 2000:
-                    before = rss()
+                    before = resident()
                 await nexus.ingest(Event(place, f"type-{place}", 0, None))
             await nexus.drained()
             stats = nexus.stats()
@@ -149,7 +142,7 @@ def test_types_without_end_fill_no_memory(form: Any, figures: Any) -> None:
             assert stats.balanced
             assert len(stats.types) <= 1001
             gc.collect()
-            return rss() - before
+            return resident() - before
 
     grown = run(go())
     figures(offered=number, unhandled=number, lost=0, rss_bytes=grown)
