@@ -3,8 +3,10 @@
 import asyncio
 import logging
 import threading
+import traceback
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import attrs
@@ -589,14 +591,28 @@ class SpillMachine(RuleBasedStateMachine):
             self.wrong.append(f"seen from within: {stats}")
 
     async def handle(self, event: Event[Task], queue: nexus.SecondaryQueue) -> None:
-        self.note_begin(event)
-        if event.payload.sleep:
-            await asyncio.sleep(event.payload.sleep)
-        self.end(event, queue)
+        with self.only_as_asked(event):
+            self.note_begin(event)
+            if event.payload.sleep:
+                await asyncio.sleep(event.payload.sleep)
+            self.end(event, queue)
 
     def plain(self, event: Event[Task], queue: nexus.SecondaryQueue) -> None:
-        self.note_begin(event)
-        self.end(event, queue)
+        with self.only_as_asked(event):
+            self.note_begin(event)
+            self.end(event, queue)
+
+    @contextmanager
+    def only_as_asked(self, event: Event[Task]) -> Iterator[None]:
+        """Note what is raised in a handler and was not asked of it."""
+        try:
+            yield
+        except (asyncio.CancelledError, GeneratorExit):
+            raise
+        except BaseException as exc:
+            if exc.args != (event.payload,):
+                self.wrong.append("".join(traceback.format_exception(exc)))
+            raise
 
     def end(self, event: Event[Task], queue: nexus.SecondaryQueue) -> None:
         for type_, priority in event.payload.children:
