@@ -31,6 +31,11 @@ class Requests:
         self._most = most
         self._waiting: dict[str, asyncio.Future[Event[Any]]] = {}
 
+    @property
+    def is_asking(self) -> bool:
+        """Whether any question waits for its answer."""
+        return bool(self._waiting)
+
     async def ask(
         self, event: Event[Any], timeout: float | None, send: Callable[[Event[Any]], Awaitable[None]]
     ) -> Event[Any]:

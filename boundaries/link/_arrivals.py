@@ -12,7 +12,7 @@ from nexus._event import make_event, make_events
 from nexus._queue import Giver
 from nexus.boundaries._requests import Requests
 from nexus.boundaries.link._authority import Authority
-from nexus.boundaries.link._frames import Row
+from nexus.boundaries.link._frames import Events, Row
 from nexus.boundaries.link._rows import Rows
 from nexus.errors import BadEvent, NexusError
 
@@ -51,6 +51,10 @@ class Arrivals:
             except (TypeError, ValueError):
                 pass  # some are not of the ordinary form
         return [None if row is None else self._event(row, priority, ahead, plain) for row in rows]
+
+    def may_answer(self, unread: Events) -> bool:
+        """Say whether there may be an answer among events that somebody waits for."""
+        return self._requests.is_asking and b'"route"' in unread.data
 
     def _event(self, row: list[Any], priority: int, ahead: float, plain: EventMeta) -> Event[Any] | None:
         """Make an event; None for one that is left out, which is counted."""

@@ -5,8 +5,9 @@ priority and consecutive sequence numbers, which begin at 1.
 
 - ``HELLO``: JSON, `Hello`.
 - ``EVENTS``: priority (int32), sequence number of the first (uint64), microseconds on the sender's clock
-  (uint64), then a JSON array of events, each ``[id, type, payload]`` or ``[id, type, payload, metadata]``;
-  ``null`` has a number and is none: it stands for one that the sender has given up.
+  (uint64), how many rows follow (uint16), then these, a JSON array of events, each ``[id, type, payload]`` or
+  ``[id, type, payload, metadata]``; ``null`` has a number and is none: it stands for one that the sender has
+  given up. The rows are read when they are wanted: what waits, waits as bytes.
 - ``ACK``: the window of lanes that were not heard of yet (uint32), then for each lane its priority (int32),
   the number up to which all is accepted (uint64), the last one that may be sent (uint64), how many further
   ranges are held (uint16), and these, first and last (uint64 each).
@@ -51,7 +52,7 @@ __all__ = [
     "unpack",
 ]
 
-VERSION: Final = 3
+VERSION: Final = 4
 MAX_FRAME: Final = 1024 * 1024
 """Bytes of a frame."""
 MAX_WIRE: Final = MAX_FRAME + 16
@@ -71,7 +72,7 @@ HELLO: Final = bytes((_HELLO,))
 BYE: Final = bytes((_BYE,))
 CHALLENGE: Final = bytes((_CHALLENGE,))
 """What such frames begin with."""
-_EVENTS_HEAD = struct.Struct("!BiQQ")
+_EVENTS_HEAD = struct.Struct("!BiQQH")
 _ACK_HEAD = struct.Struct("!BI")
 _LANE = struct.Struct("!iQQH")
 _RANGE = struct.Struct("!QQ")
@@ -117,16 +118,49 @@ class Hello:
 
 @attrs.frozen
 class Events:
-    """Events of one priority."""
+    """Events of one priority, unread; its length is how many rows it says there are."""
 
     priority: int
     first: int
     """Sequence number of the first."""
     sent: int
     """Microseconds on the sender's clock."""
-    rows: list[Row]
-    size: int = attrs.field(default=0, eq=False)
-    """Bytes of the rows."""
+    count: int
+    """Rows."""
+    data: bytes
+    """The rows, a JSON array."""
+
+    def __len__(self) -> int:
+        return self.count
+
+    @property
+    def size(self) -> int:
+        """Bytes of the rows."""
+        return len(self.data) - self.count - 1  # without brackets and commas
+
+    def read(self) -> list[Row]:
+        """Read the rows.
+
+        Raises:
+            BadLinkFrame: they are none, or not as many as it says; says what was found and what is allowed.
+        """
+        try:
+            rows = _read_rows(self.data)
+        except UnpackerError as exc:
+            raise _cut_short(_EVENTS, exc) from exc
+        if not isinstance(rows, list) or len(rows) != self.count:
+            found = f"{len(rows)} of them" if isinstance(rows, list) else "no list"
+            raise BadLinkFrame(f"a frame of {self.count} events has a list of them, not {found}")
+        for row in () if _are_plain(rows) else rows:
+            if type(row) is not list or not 3 <= len(row) <= 4:
+                if row is None:
+                    continue
+                raise BadLinkFrame("an event is a list of id, type, payload and perhaps metadata")
+            if type(row[0]) is not int or (type(row[1]) is not str and type(row[1]) is not int):
+                raise BadLinkFrame("an event's id is an integer and its type an integer or a string")
+            if len(row) == 4 and type(row[3]) is not dict:
+                raise BadLinkFrame("an event's metadata is an object")
+        return rows
 
 
 @attrs.frozen
@@ -177,7 +211,7 @@ Frame: TypeAlias = Hello | Events | Ack | Ping | Pong | Bye
 
 def pack_events(priority: int, first: int, sent: int, rows: Sequence[bytes]) -> bytes:
     """Make a frame of events that are JSON already."""
-    return _EVENTS_HEAD.pack(_EVENTS, priority, first, sent) + b"[" + b",".join(rows) + b"]"
+    return _EVENTS_HEAD.pack(_EVENTS, priority, first, sent, len(rows)) + b"[" + b",".join(rows) + b"]"
 
 
 def check_row(row: bytes) -> None:
@@ -186,7 +220,9 @@ def check_row(row: bytes) -> None:
     Raises:
         BadLinkFrame: it is too large or too deep, or its id or type is not one.
     """
-    unpack(pack_events(0, 1, 0, [row]))
+    frame = unpack(pack_events(0, 1, 0, [row]))
+    assert isinstance(frame, Events)
+    frame.read()
 
 
 def pack(frame: Hello | Ack | Ping | Pong | Bye) -> bytes:
@@ -210,7 +246,7 @@ def _pack_lane(lane: LaneAck) -> bytes:
 
 
 def unpack(data: bytes) -> Frame:
-    """Read a frame.
+    """Read a frame, but for the rows of `Events`.
 
     Raises:
         BadLinkFrame: it is none; says what was found and what is allowed.
@@ -226,7 +262,7 @@ def unpack(data: bytes) -> Frame:
         if kind == _HELLO:
             return _unpack_hello(data)
     except (struct.error, UnpackerError) as exc:
-        raise BadLinkFrame(f"a frame of kind {kind} is cut short or no JSON: {exc}") from exc
+        raise _cut_short(kind, exc) from exc
     if kind in (_PING, _PONG):
         if len(data) != 9:
             raise BadLinkFrame(f"a ping has 8 bytes, this one {len(data) - 1}")
@@ -238,24 +274,19 @@ def unpack(data: bytes) -> Frame:
     raise BadLinkFrame(f"a frame begins with its kind, 1 to {_BYE}, this one with {kind}")
 
 
+def _cut_short(kind: int, exc: Exception) -> BadLinkFrame:
+    return BadLinkFrame(f"a frame of kind {kind} is cut short or no JSON: {exc}")
+
+
 def _unpack_events(data: bytes) -> Events:
-    _, priority, first, sent = _EVENTS_HEAD.unpack_from(data)
-    rows = _read_rows(data[_EVENTS_HEAD.size :])
-    if not isinstance(rows, list) or not 1 <= len(rows) <= MAX_EVENTS:
-        raise BadLinkFrame(f"a frame of events has a list of 1 to {MAX_EVENTS}")
-    for row in () if _are_plain(rows) else rows:
-        if type(row) is not list or not 3 <= len(row) <= 4:
-            if row is None:
-                continue
-            raise BadLinkFrame("an event is a list of id, type, payload and perhaps metadata")
-        if type(row[0]) is not int or (type(row[1]) is not str and type(row[1]) is not int):
-            raise BadLinkFrame("an event's id is an integer and its type an integer or a string")
-        if len(row) == 4 and type(row[3]) is not dict:
-            raise BadLinkFrame("an event's metadata is an object")
-    if first < 1 or first + len(rows) > 2**63:
+    _, priority, first, sent, count = _EVENTS_HEAD.unpack_from(data)
+    rows = data[_EVENTS_HEAD.size :]
+    # With fewer bytes than rows and commas it would have a size below nothing.
+    if not 1 <= count <= MAX_EVENTS or len(rows) <= 2 * count:
+        raise BadLinkFrame(f"a frame of events has 1 to {MAX_EVENTS}, not {count} in {len(rows)} bytes")
+    if first < 1 or first + count > 2**63:
         raise BadLinkFrame(f"sequence numbers are from 1 to 2**63, not {first}")
-    size = len(data) - _EVENTS_HEAD.size - len(rows) - 1  # without brackets and commas
-    return Events(priority, first, sent, rows, size)
+    return Events(priority, first, sent, count, rows)
 
 
 def _are_plain(rows: list[Any]) -> bool:

@@ -171,42 +171,51 @@ class Inflow:
                 known.skip_to(first - 1)
         self.tell_all()
 
-    def received(self, frame: Events) -> list[Row]:
-        """Take a frame; give the events that are next in their lane, those that waited for it included."""
+    def received(self, frame: Events) -> Events | list[Row]:
+        """Take a frame; give the events that are next in their lane, those that waited for it included.
+
+        Returns:
+            The frame itself, unread, where that is all of it and no more: the usual case.
+
+        Raises:
+            BadLinkFrame: it had to be read, and is none.
+        """
         lane = self._lanes.get(frame.priority) or self._lane(frame.priority)
         if lane is None:
-            self.refused += len(frame.rows)
+            self.refused += len(frame)
             return []
         self._due.add(frame.priority)
-        rows, first, size = frame.rows, frame.first, frame.size
-        if first < lane.expected:
-            again = min(len(rows), lane.expected - first)
-            self.duplicates += again
-            rows, first = rows[again:], first + again
-        over = first + len(rows) - 1 - lane.granted
-        if over > 0 and self._bucket is None:
-            over = min(over, first + len(rows) - 1 - lane.limit)
-        if over > 0:
-            self.refused += min(over, len(rows))
-            rows = rows[: max(0, len(rows) - over)]
-        if not rows:
+        end = frame.first + len(frame)
+        first = min(max(frame.first, lane.expected), end)
+        self.duplicates += first - frame.first
+        limit = lane.granted if self._bucket is not None else max(lane.granted, lane.limit)
+        last = max(first, min(end, limit + 1))
+        self.refused += end - last
+        count = last - first
+        if not count:
             return []
-        if len(rows) < len(frame.rows):
+        rows: list[Row] = []
+        size = frame.size
+        is_whole = count == len(frame)
+        is_enough = is_whole and first == lane.expected and not lane.held
+        if not is_enough:
+            rows = frame.read()[first - frame.first : last - frame.first]
+        if not is_whole:
             size = _size(rows)
         # What is next may come where nothing of its lane is given: the lane goes on, whatever it holds beyond
         # a gap.
         if (lane.given or first != lane.expected) and not self._has_room(lane, size):
-            self.refused += len(rows)
+            self.refused += count
             return []
         if first > lane.expected:
             self._hold(lane, first, rows)
             return []
-        lane.expected += len(rows)
-        lane.given.append((len(rows), size))
+        lane.expected += count
+        lane.given.append((count, size))
         lane.bytes += size
-        if lane.held:
-            rows = rows + self._released(lane)
-        return rows
+        if is_enough:
+            return frame
+        return rows + self._released(lane)
 
     def accepted(self, priority: int, count: int, sent: int, now: float) -> None:
         """Note that the nexus has taken the next events of a lane.

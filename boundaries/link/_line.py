@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
@@ -13,7 +13,7 @@ from nexus import Event, EventMeta
 from nexus._clock import clock_of
 from nexus._event import tell_of
 from nexus.adapters._wire import Wire
-from nexus.boundaries.link._frames import Bye, Row, pack
+from nexus.boundaries.link._frames import Bye, Events, Row, pack
 from nexus.boundaries.link._peer import Arrival, LinkBroken, LinkEnded, Peer
 from nexus.boundaries.link._stored import Stream
 from nexus.boundaries.link._writer import PromptWire, Writer
@@ -37,6 +37,7 @@ class Line:
 
     Args:
         make: see `Make`.
+        may_answer: says whether there may be an answer among unread events that somebody waits for.
         give: see `Give`.
         begin: has a lone event handled at once, if it may be; says whether the nexus has taken it.
         wait: waits until the nexus has room for an event, and gives it.
@@ -50,6 +51,7 @@ class Line:
         wire: Wire,
         *,
         make: Make,
+        may_answer: Callable[[Events], bool],
         give: Give,
         begin: Callable[[Event[Any]], bool],
         wait: Callable[[Event[Any]], Any],
@@ -59,6 +61,7 @@ class Line:
         self._peer = peer
         self._wire = wire
         self._make = make
+        self._may_answer = may_answer
         self._give = give
         self._begin = begin
         self._wait = wait
@@ -190,28 +193,42 @@ class Line:
         Returns:
             Whether it is done, but for what can wait until a lone event has got to its handler.
         """
-        priority, plain = arrival.priority, self._plain
-        made = self._make(arrival.rows, priority, now - arrival.sent / 1e6, plain)
-        if arrival.track is not None:
-            made = _tracked(made, arrival.track, arrival.first, plain)
+        priority = arrival.priority
+        batch = _Batch(arrival, now)
         waiting = self._pending.get(priority)
-        events = deque([event for event in made if event is not None])  # bounded by a frame
-        if len(made) == len(events) == 1 and waiting is None and not self._unsettled:
+        if waiting is not None:
+            if isinstance(arrival.rows, list) or self._may_answer(arrival.rows):
+                batch.fill(self._events(arrival, now))
+            waiting.append(batch)
+            return False
+        events = batch.fill(self._events(arrival, now))
+        if len(arrival.rows) == len(events) == 1 and not self._unsettled:
             try:
                 if self._begin(events[0]) or self._give(events, priority):
                     self._unsettled.append((arrival, now))
                     return True
             finally:
                 self._loop.call_soon(self._after_lone)  # after: what it goes to comes first
-        batch = _Batch(arrival, events, made)
-        if waiting is not None:
-            waiting.append(batch)
-            return False
         self._settle(batch, self._give(events, priority), now)
         if events:
             waiting = self._pending[priority] = deque([batch])  # bounded by the window
             self._start(partial(self._drain, priority, waiting), f"link.wait[{priority}]")
         return False
+
+    def _events(self, arrival: Arrival, now: float) -> list[Event[Any] | None]:
+        """Make the events of what has come; None for each that is none for the nexus.
+
+        Args:
+            now: when they came.
+
+        Raises:
+            LinkBroken: what came is not what it says.
+        """
+        plain = self._plain
+        made = self._make(arrival.read(), arrival.priority, now - arrival.sent / 1e6, plain)
+        if arrival.track is not None:
+            made = _tracked(made, arrival.track, arrival.first, plain)
+        return made
 
     def _settle_lone(self) -> None:
         """Note that the nexus has accepted lone events."""
@@ -237,14 +254,17 @@ class Line:
         loop = asyncio.get_running_loop()
         while waiting:
             batch = waiting[0]
-            given = self._give(batch.events, priority)  # there may be room since this was told to wait
-            if batch.events and not given:
-                await self._wait(batch.events[0])
-                batch.events.popleft()
-                given = 1 + self._give(batch.events, priority)
+            events = batch.events
+            if events is None:
+                events = batch.fill(self._events(batch.arrival, batch.came))
+            given = self._give(events, priority)  # there may be room since this was told to wait
+            if events and not given:
+                await self._wait(events[0])
+                events.popleft()
+                given = 1 + self._give(events, priority)
             self._settle(batch, given, loop.time())
             self._writer.heard()
-            if not batch.events:
+            if not events:
                 waiting.popleft()
         del self._pending[priority]
 
@@ -285,23 +305,29 @@ def _tracked(
 
 
 class _Batch:
-    """Events of one frame that are on their way into the nexus."""
+    """What came in one frame and is on its way into the nexus."""
 
-    __slots__ = ("arrival", "events", "steps")
+    __slots__ = ("arrival", "came", "events", "steps")
 
-    def __init__(
-        self, arrival: Arrival, events: deque[Event[Any]], made: Sequence[Event[Any] | None]
-    ) -> None:
+    def __init__(self, arrival: Arrival, came: float) -> None:
         self.arrival = arrival
-        self.events = events
+        self.came = came
+        """When that was, in seconds on the loop's clock."""
+        self.events: deque[Event[Any]] | None = None  # bounded by a frame
+        """Those that the nexus has not taken; None as long as they are unread."""
         self.steps: deque[int] | None = None  # bounded by a frame
         """How many rows each event accounts for, and those after the last; None where it is one each."""
-        if len(events) < len(made):
+
+    def fill(self, made: list[Event[Any] | None]) -> deque[Event[Any]]:
+        """Take the events, of which None is none, and give those that are for the nexus."""
+        self.events = deque([event for event in made if event is not None])  # bounded by a frame
+        if len(self.events) < len(made):
             self.steps = deque([0])  # bounded by a frame
             for event in made:
                 self.steps[-1] += 1
                 if event is not None:
                     self.steps.append(0)
+        return self.events
 
     def rows_of(self, given: int) -> int:
         """Return how many rows are dealt with after so many further events."""

@@ -533,6 +533,7 @@ class Link(EventConsumer, EventProducer):
             peer,
             wire,
             make=self._arrivals.events,
+            may_answer=self._arrivals.may_answer,
             give=self._arrivals.give,
             begin=self._arrivals.begin,
             wait=self._arrivals.give_when_room,

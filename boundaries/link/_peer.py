@@ -103,12 +103,25 @@ class Arrival(NamedTuple):
     priority: int
     sent: int
     """Microseconds on the sender's clock."""
-    rows: list[Row]
-    """None where there is no event: it was given up on the other side."""
+    rows: Events | list[Row]
+    """Perhaps unread; None where there is no event: it was given up on the other side."""
     first: int = 0
     """Number of the first."""
     track: Track | None = None
     """Where it is noted which of them are settled; None where they are accepted once they are taken."""
+
+    def read(self) -> list[Row]:
+        """Read the rows.
+
+        Raises:
+            LinkBroken: they are none.
+        """
+        if isinstance(self.rows, list):
+            return self.rows
+        try:
+            return self.rows.read()
+        except BadLinkFrame as exc:
+            raise LinkBroken(str(exc)) from exc
 
 
 class Peer:
@@ -214,7 +227,7 @@ class Peer:
         self.away_since = self._heard
 
     def feed(self, data: bytes, now: float) -> Arrival | None:
-        """Take a frame; give the events that came with it, if any.
+        """Take a frame; give the events that came with it, if any, perhaps unread.
 
         Raises:
             LinkBroken: it is no frame, or not one that may come now.
@@ -233,7 +246,10 @@ class Peer:
         self._is_known = True
         match frame:
             case Events():
-                rows = inflow.received(frame)
+                try:
+                    rows = inflow.received(frame)
+                except BadLinkFrame as exc:
+                    raise LinkBroken(str(exc)) from exc
                 if not rows:
                     return None
                 first, track = inflow.given(frame.priority, len(rows))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 import orjson
 from hypothesis import settings
@@ -13,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from nexus.boundaries.link._frames import Ack, Events, Hello, pack, pack_events, unpack
 from nexus.boundaries.link._inflow import Inflow
 from nexus.boundaries.link._outflow import Outflow
+from nexus.boundaries.link._peer import Arrival
 from nexus.boundaries.outbox import Cursor
 from nexus.boundaries.outbox._receipts import Track
 
@@ -136,7 +136,7 @@ class DurableMachine(RuleBasedStateMachine):
         self.far_file.forget()
         self.inflow = Inflow(least=2, most=8, lane_bytes=400, total_bytes=700, track=self.track)
         self.in_nexus: list[tuple[int, int, Track]] = []
-        self.arrived: list[tuple[int, int, list[Any], int, Track]] = []
+        self.arrived: list[Arrival] = []
 
     def track(self, priority: int) -> Track:
         cursor = self.far_file.cursors.get(priority, Cursor())
@@ -232,7 +232,7 @@ class DurableMachine(RuleBasedStateMachine):
         for frame in self.out.frames(self.now):
             found = unpack(frame)
             assert isinstance(found, Events)
-            last = found.first + len(found.rows) - 1
+            last = found.first + len(found) - 1
             assert last <= self.near_file.last.get(found.priority, 0), "sent before it was durable"
             self.there.append(frame)
 
@@ -249,7 +249,7 @@ class DurableMachine(RuleBasedStateMachine):
         if rows := self.inflow.received(frame):
             first, track = self.inflow.given(frame.priority, len(rows))
             assert track is not None
-            self.arrived.append((frame.priority, frame.sent, rows, first, track))
+            self.arrived.append(Arrival(frame.priority, frame.sent, rows, first, track))
 
     @rule(data=st.data())
     def repeat_or_lose(self, data: st.DataObject) -> None:
@@ -298,13 +298,15 @@ class DurableMachine(RuleBasedStateMachine):
     def accept(self) -> None:
         """Let the nexus take the next that came; those that an earlier life has settled are left out."""
         if self.arrived:
-            priority, sent, rows, first, track = self.arrived.pop(0)
-            for number, row in enumerate(rows, first):
+            arrival = self.arrived.pop(0)
+            track = arrival.track
+            assert track is not None
+            for number, row in enumerate(arrival.read(), arrival.first):
                 if row is None or track.has(number):
                     track.settled(number)
                 else:
                     self.in_nexus.append((number, row[0], track))
-            self.inflow.accepted(priority, len(rows), sent, self.now)
+            self.inflow.accepted(arrival.priority, len(arrival.rows), arrival.sent, self.now)
 
     @rule(data=st.data())
     def settle(self, data: st.DataObject) -> None:
@@ -397,7 +399,7 @@ def test_what_an_earlier_life_has_settled_out_of_turn_is_not_waited_for() -> Non
     inflow.opened(Hello("x", "x", "x", ((0, 1),)))
     frames = [unpack(pack_events(0, number, 1, [b'[%d,"t",1]' % number])) for number in (1, 3, 4)]
     one, three, four = (frame for frame in frames if isinstance(frame, Events))
-    assert inflow.received(one) == one.rows
+    assert inflow.received(one) is one
     _, track = inflow.given(0, 1)
     assert track is not None
     inflow.accepted(0, 1, 1, 0.0)
@@ -405,11 +407,11 @@ def test_what_an_earlier_life_has_settled_out_of_turn_is_not_waited_for() -> Non
     track.settled(1)
     file.commit()
     assert file.cursors[0].accepted == 2
-    assert inflow.received(three) == three.rows
+    assert inflow.received(three) is three
     inflow.accepted(0, 1, 1, 0.0)
     inflow.opened(Hello("x", "x", "x", ((0, 3),)))
     assert inflow.received(three) == []
-    assert inflow.received(four) == four.rows
+    assert inflow.received(four) is four
 
 
 def test_what_was_settled_out_of_turn_counts_once_those_before_it_never_come() -> None:

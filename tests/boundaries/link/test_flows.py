@@ -7,9 +7,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from nexus.boundaries.link import _inflow
 from nexus.boundaries.link._bucket import Bucket
-from nexus.boundaries.link._frames import MAX_FRAME, Ack, Events, Hello, Row, pack, pack_events, unpack
+from nexus.boundaries.link._frames import MAX_FRAME, Ack, Events, Hello, pack, pack_events, unpack
 from nexus.boundaries.link._inflow import Inflow
 from nexus.boundaries.link._outflow import Outflow
+from nexus.boundaries.link._peer import Arrival
 
 PRIORITIES = st.sampled_from([-1, 0, 5])
 LANE_BYTES, TOTAL_BYTES = 400, 700
@@ -31,7 +32,7 @@ class FlowMachine(RuleBasedStateMachine):
         )
         self.there: list[bytes] = []
         self.back: list[bytes] = []
-        self.arrived: list[tuple[int, int, list[Row]]] = []
+        self.arrived: list[Arrival] = []
         self.pushed: dict[int, list[int]] = {}
         self.taken: dict[int, list[int]] = {}
         self.number = 0
@@ -70,7 +71,7 @@ class FlowMachine(RuleBasedStateMachine):
             assert isinstance(frame, Events)
             rows = self.inflow.received(frame)
             if rows:
-                self.arrived.append((frame.priority, frame.sent, rows))
+                self.arrived.append(Arrival(frame.priority, frame.sent, rows))
 
     @rule(data=st.data())
     def repeat_or_lose(self, data: st.DataObject) -> None:
@@ -84,9 +85,10 @@ class FlowMachine(RuleBasedStateMachine):
     @rule()
     def accept(self) -> None:
         if self.arrived:
-            priority, sent, rows = self.arrived.pop(0)
-            self.taken.setdefault(priority, []).extend(row[0] for row in rows if row is not None)
-            self.inflow.accepted(priority, len(rows), sent, self.now)
+            arrival = self.arrived.pop(0)
+            taken = self.taken.setdefault(arrival.priority, [])
+            taken.extend(row[0] for row in arrival.read() if row is not None)
+            self.inflow.accepted(arrival.priority, len(arrival.rows), arrival.sent, self.now)
 
     @rule()
     def acknowledge(self) -> None:
@@ -150,7 +152,7 @@ class FlowMachine(RuleBasedStateMachine):
                 frame = unpack(self.there.pop(0))
                 assert isinstance(frame, Events)
                 if rows := self.inflow.received(frame):
-                    self.arrived.append((frame.priority, frame.sent, rows))
+                    self.arrived.append(Arrival(frame.priority, frame.sent, rows))
             while self.arrived:
                 self.accept()
             self.acknowledge()
@@ -201,7 +203,7 @@ class AtARate(FromAnySide):
 
     @invariant()
     def no_more_come_than_may(self) -> None:
-        came = sum(map(len, self.taken.values())) + sum(len(rows) for _, _, rows in self.arrived)
+        came = sum(map(len, self.taken.values())) + sum(len(arrival.rows) for arrival in self.arrived)
         assert came <= 3 * 2 + 2 + self.rate * self.now + 1e-6
 
 
@@ -243,7 +245,7 @@ def test_what_has_gone_is_not_given_up_for_a_slow_side() -> None:
     assert [out.shed_unsent(0) for _ in range(3)] == [True] * 3
     assert (len(out), out.lost) == (3, {"slow": 3})
     out.acknowledged(Ack(64), 10.0)
-    assert [frame.rows for frame in sent(out, 10.0)] == [[[0, "t", None], [1, "t", None], None]]
+    assert [frame.read() for frame in sent(out, 10.0)] == [[[0, "t", None], [1, "t", None], None]]
     assert out.lost == {"slow": 3, "expired": 1}
     assert not out.shed_unsent(0)
 
@@ -255,7 +257,7 @@ def test_what_is_too_late_leaves_its_number_behind() -> None:
         out.push(0, orjson.dumps([number, "t", None]), deadline)
     out.acknowledged(Ack(64), 0.0)
     (frame,) = sent(out, 2.0)
-    assert frame.rows == [[0, "t", None], None, [2, "t", None], None]
+    assert frame.read() == [[0, "t", None], None, [2, "t", None], None]
     assert (len(out), out.lost, out.depths()) == (2, {"expired": 2}, {0: 2})
     inflow.accepted(0, len(inflow.received(frame)), 0, 2.0)
     ack = inflow.ack()
@@ -269,10 +271,10 @@ def test_what_was_sent_in_time_is_not_given_up_later() -> None:
     out = Outflow(patience=1.0)
     out.push(0, b'[1,"t",null]', 1.0)
     out.acknowledged(Ack(64), 0.0)
-    assert sent(out, 0.5)[0].rows == sent(out, 2.0)[0].rows == [[1, "t", None]]
+    assert sent(out, 0.5)[0].read() == sent(out, 2.0)[0].read() == [[1, "t", None]]
     out.opened()
     out.acknowledged(Ack(64), 3.0)
-    assert sent(out, 3.0)[0].rows == [[1, "t", None]]
+    assert sent(out, 3.0)[0].read() == [[1, "t", None]]
     assert out.lost == {}
 
 
@@ -282,12 +284,12 @@ def test_what_is_not_kept_takes_no_memory_once_it_is_sent() -> None:
     out.acknowledged(Ack(8192), 0.0)
     for number in range(100):
         out.push(0, orjson.dumps([number, "t", "x" * 10_000]))
-    assert sum(len(frame.rows) for frame in sent(out, 0.0)) == 100
+    assert sum(len(frame) for frame in sent(out, 0.0)) == 100
     assert out._lanes[0].bytes == 400
     assert len(out) == 100
     out.opened()
     out.acknowledged(Ack(8192), 1.0)
-    assert [row for frame in sent(out, 1.0) for row in frame.rows] == [None] * 100
+    assert [row for frame in sent(out, 1.0) for row in frame.read()] == [None] * 100
     assert (len(out), out.lost) == (0, {"unacknowledged": 100})
 
 

@@ -64,6 +64,8 @@ def fuzz_peers(seed: object, number: int) -> dict[str, int]:
             peer.outflow.push(place % 3, ROW)
         try:
             arrival = peer.feed(data, now)
+            if arrival is not None:
+                arrival.read()
         except LinkBroken:
             found["broken"] += 1
             peer.closed()
@@ -188,7 +190,9 @@ def test_what_no_other_side_would_read_is_never_sent(odd: dict[str, Any]) -> Non
 def test_what_is_taken_can_be_read(odd: dict[str, Any]) -> None:
     """What is just small and flat enough makes a frame; a deadline that never comes is none."""
     row = Rows().pack(Event(1, "t", 0, **({"payload": None} | odd)))
-    assert isinstance(unpack(pack_events(0, 1, 0, [row])), Events)
+    frame = unpack(pack_events(0, 1, 0, [row]))
+    assert isinstance(frame, Events)
+    assert len(frame.read()) == 1
 
 
 class Side:
@@ -270,7 +274,7 @@ class PeersMachine(RuleBasedStateMachine):
         if side.arrived:
             arrival, life = side.arrived.pop(0)
             taken = side.taken.setdefault((f"{self.sides[1 - at].name}{life}", arrival.priority), [])
-            taken.extend(row[0] for row in arrival.rows)
+            taken.extend(row[0] for row in arrival.read())
             side.peer.accepted(arrival, len(arrival.rows), self.now)
 
     @rule(seconds=st.sampled_from([0.001, 0.5, 3.0]))

@@ -75,7 +75,7 @@ class Side:
     @property
     def counts(self) -> list[int]:
         """How many events each frame has that went."""
-        return [len(found.rows) for frame in self.wire.sent if isinstance(found := unpack(frame), Events)]
+        return [len(found) for frame in self.wire.sent if isinstance(found := unpack(frame), Events)]
 
     @property
     def acks(self) -> int:
