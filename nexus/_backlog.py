@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from itertools import chain
 from typing import TypeAlias
 
-from ._delivery import Delivery
+from ._delivery import Delivery, Lot
 from ._lanes import Again, Lane, Slot
 
 __all__ = ["Backlog", "Item", "lane_of"]
 
-Item: TypeAlias = Delivery | Slot | Again
+Item: TypeAlias = Delivery | Slot | Again | Lot
 
 _SLACK = 64
 
@@ -27,7 +27,8 @@ class Backlog:
     """The most urgent first, each priority in the order it came; second tries before the others of theirs,
     the latest first.
 
-    Places of events that were dropped are taken out once they may be half of it.
+    Places of events that were dropped are taken out once they may be half of it. A lot is one thing here,
+    however many events it has.
     """
 
     def __init__(self) -> None:
@@ -47,6 +48,11 @@ class Backlog:
     def first(self) -> Item:
         """What comes next; there is something."""
         return self._lines[self._order[0]][0]
+
+    def last(self, priority: int) -> Item | None:
+        """Return what of a priority came last; None if there is nothing of it."""
+        line = self._lines.get(priority)
+        return line[-1] if line else None
 
     def add(self, item: Item) -> None:
         """Take something in."""
@@ -78,7 +84,7 @@ class Backlog:
         kind: object = None
         while line and len(found) < most:
             item = line[0]
-            if isinstance(item, Again) or item.event is None or item.event.deadline is not None:
+            if isinstance(item, Again | Lot) or item.event is None or item.event.deadline is not None:
                 break
             if found and item.event.type is not kind:
                 break

@@ -50,7 +50,7 @@ class Delivery:
         self.route = route
         self.lane = lane
         self.order = next(_order)
-        """Grows from one delivery to the next."""
+        """Grows from one that is under way to the next."""
         self.pending = 1
         """Handlers that have not finished, and one for the delivery itself while it is under way."""
         self.waits = 0
@@ -62,9 +62,14 @@ class Delivery:
         self.taken = False
         """Whether a handler has handled it; one that neither took nor failed is too late for all of them."""
 
+    def goes_on(self) -> None:
+        """Note that it has left the backlog where it waited, among lots that got their order later."""
+        self.order = next(_order)
+
 
 class Lot:
-    """Events of one type and priority that a handler has taken together, and tells of together."""
+    """Events of one type and priority that a handler takes together: they wait for it, or it has taken them
+    and tells of them together."""
 
     __slots__ = ("events", "lane", "order", "route")
 
@@ -73,7 +78,7 @@ class Lot:
         self.route = route
         self.lane = lane
         self.order = next(_order)
-        """Grows from one delivery or lot to the next."""
+        """The same as that of a delivery."""
 
 
 class Deliveries:
@@ -243,8 +248,12 @@ class Deliveries:
     def finish_lot(self, lot: Lot) -> None:
         """Note that all events of a lot are handled."""
         self.lots.remove(lot)
-        lot.route.handled += len(lot.events)
-        for event in lot.events:
+        self.handled(lot.events, lot.route)
+
+    def handled(self, events: list[Event[Any]], route: Route) -> None:
+        """Settle events of one type that one handler has handled at once."""
+        route.handled += len(events)
+        for event in events:
             if event._meta is not None:
                 settle(event, "handled")
         self._settled()

@@ -13,7 +13,7 @@ from typing import Any
 
 from ._begun import Begun
 from ._clock import clock_of
-from ._delivery import Deliveries, Delivery, is_passing
+from ._delivery import Deliveries, Delivery, Lot, is_passing
 from ._dispatch import EventDispatcher
 from ._event import Event, settle
 from ._handler import HandlerCall
@@ -262,10 +262,10 @@ class Drain:
                 return
 
     def _take_many(self, event: Event[Any], lane: Lane, run: Iterator[int], route: Route) -> bool:
-        """Let a handler take the events of one type that stand together at once, if it can; what it leaves
-        stands in line again, but for the first. Say whether it took any; then the run is over."""
+        """Give the events of one type that stand together to the pool of a handler that takes many at once;
+        say whether that was done. Then the run is over."""
         pool = route.pool
-        if not length_hint(run) or (many := pool.many_call(lane.priority)) is None:
+        if not length_hint(run) or not pool.takes_many:
             return False
         pop, kind = lane.line.popleft, event.type
         events = [event]
@@ -277,21 +277,14 @@ class Drain:
                 self._returned += 1
                 break
             events.append(event)
-        taken = 0
-        try:
-            taken = many(events)
-        finally:
-            self.event = None if taken else self.event
-            left = events[max(taken, 1) :]
-            lane.line.extendleft(reversed(left))
-            self._returned += len(left)
-        self._was_many = bool(taken)
-        if not pool.tells_later:
-            route.handled += taken
-            for event in islice(events, taken):
-                if event._meta is not None:
-                    settle(event, "handled")
-        return bool(taken)
+        self.event = None
+        self._was_many = True
+        handled = pool.offer_many(Lot(events, route, lane))
+        route.handled += handled
+        for event in islice(events, handled):
+            if event._meta is not None:
+                settle(event, "handled")
+        return True
 
     async def _take_told(self, event: Event[Any], lane: Lane, run: Iterator[int], route: Route) -> None:
         """Handle the events of one type that stand together and say when they are settled."""

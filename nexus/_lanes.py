@@ -148,6 +148,13 @@ class Lane:
         self.limit = 0
         self.lead_out(item, leads_out)
 
+    def move_lot(self, count: int, *, leads_out: bool) -> None:
+        """Note that so many events more wait for a busy handler; fewer, if it is negative."""
+        self.backlog += count
+        self.limit = 0
+        if leads_out:
+            self.outbound += count
+
     def lead_out(self, item: Any, leads_out: bool) -> None:
         """Note that what is in the backlog waits to leave for another domain, among others perhaps."""
         if leads_out and not item.leads_out:

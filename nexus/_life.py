@@ -20,8 +20,9 @@ from ._tasks import Tasks
 from .errors import BadCall
 
 if TYPE_CHECKING:
+    from ._lane_pool import LanePool
     from ._nexus import AsyncEventNexus
-    from ._pool import LanePool, Pool
+    from ._pool import Pool
 
 __all__ = ["Life", "StopReport", "Stopping"]
 

@@ -17,9 +17,10 @@ from ._drain import Drain
 from ._event import EventFactory, EventKey, NamedEvent
 from ._handler import DeadLetter
 from ._intake import Intake
+from ._lane_pool import LanePool
 from ._life import Life, Stopping, StopReport
 from ._policy import OverloadPolicy
-from ._pool import LanePool, Pool
+from ._pool import Pool
 from ._queue import AsyncEventPriorityQueue, Giver
 from ._report import take_stats
 from ._route import Binding

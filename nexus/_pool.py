@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeAlias
+from typing import Any
 
-from ._backlog import Backlog, Item, lane_of
+from ._backlog import Backlog
 from ._delivery import Deliveries, Delivery, Lot
+from ._done import Done
 from ._event import Event
 from ._lanes import Again, Lane, Slot
 from ._queue import AsyncEventPriorityQueue
-from ._route import Binding
+from ._route import Binding, Route
 from ._slots import open_slot
 from ._turn import TURN_SECONDS, turn
 
-__all__ = ["LanePool", "Pool"]
+__all__ = ["Pool"]
 
 _CATCH_UP = 2
 """Events, or lots of them, handled out of the backlog for each one that comes: more than one, or a flood
 would never end it."""
-_LOT = 64
-"""Events that are handed at once to a handler that takes many."""
-
-Many: TypeAlias = "Callable[[list[Event[Any]]], int]"
+_LOT = 128
+"""Events that wait together for a handler that takes many; as many as a run of the drain has."""
 
 
 class Pool:
@@ -61,16 +60,23 @@ class Pool:
         """The handler's own way to handle an event without waiting, or to say that it cannot."""
         self._later: Callable[[Event[Any], Done], bool] | None = None
         """The handler's own way to take an event now and to say later that it has handled it."""
-        self._many: Many | None = None
+        self._many: Callable[[list[Event[Any]]], int] | None = None
         """The handler's own way to handle the first of many events without waiting."""
         self._many_later: Callable[[list[Event[Any]], Done], int] | None = None
         """The handler's own way to take the first of many events now, and to say later that it has handled
         them."""
         if not binding.has_options:
-            self._many = getattr(binding.handler, "handle_many", None)
             self._now = getattr(binding.handler, "handle_nowait", None)
             self._later = getattr(binding.handler, "handle_later", None)
-            self._many_later = getattr(binding.handler, "handle_many_later", None) if self._later else None
+            if self._later is not None:
+                self._many_later = getattr(binding.handler, "handle_many_later", None)
+            else:
+                self._many = getattr(binding.handler, "handle_many", None)
+
+    @property
+    def takes_many(self) -> bool:
+        """Whether the handler can take many events at once."""
+        return self._many is not None or self._many_later is not None
 
     @property
     def tells_later(self) -> bool:
@@ -82,33 +88,89 @@ class Pool:
         """Whether nothing waits and nothing is being handled."""
         return not self._backlog and len(self._idle) == len(self._tasks)
 
+    @property
+    def _is_behind(self) -> bool:
+        """Whether something comes before what is given now."""
+        return bool(self._backlog or self._running or self._failed)
+
     def offer(self, event: Event[Any], queue: object) -> None:
         """Handle the event here and now if that needs no waiting; else keep it for a task.
 
         Called by the drain as if it were the handler: what is kept is not counted as handled yet.
         """
-        if self._later is None:
-            is_behind = self._backlog or self._running or self._failed
-            if self._now is not None and not (is_behind and self._is_still_behind()) and self._now(event):
-                return
-        account = self._queue.ledger.account(event.type)
+        is_free = not self._is_behind or not self._is_still_behind()
+        if self._later is None and is_free and self._now is not None and self._now(event):
+            return
+        account, lane = self._queue.ledger.account(event.type), self._queue.lanes[event.priority]
         account.handled -= 1  # the drain is about to add it; the task will
-        self.submit(Delivery(event, account, self._queue.lanes[event.priority]))
+        if not self.takes_many:
+            self.submit(Delivery(event, account, lane))
+            return
+        try:
+            is_taken = self._later is not None and is_free and self._takes_first([event], lane, account)
+        except Exception as exc:
+            self.fail_now(event, lane, exc)
+        else:
+            if not is_taken:
+                self._keep(Lot([event], account, lane))
+
+    def offer_many(self, lot: Lot) -> int:
+        """Let a handler that takes many handle a lot here and now, as far as that needs no waiting; keep the
+        rest for a task. Return how many were handled: whoever calls it settles them."""
+        if self._is_behind:
+            self._keep(lot)
+            self._is_still_behind()
+            return 0
+        handled = 0
+        self._deliveries.lots.add(lot)
+        while lot.events:
+            first = lot.events[0]
+            try:
+                taken = self._takes_first(lot.events, lot.lane, lot.route)
+            except Exception as exc:
+                lot.events = lot.events[1:]
+                self.fail_now(first, lot.lane, exc)
+                break
+            if not taken:
+                break
+            lot.events = lot.events[taken:]
+            handled += taken
+        self._deliveries.lots.discard(lot)
+        if lot.events:
+            self._keep(lot)
+        return handled if self._later is None else 0
+
+    def _takes_first(self, events: list[Event[Any]], lane: Lane, route: Route) -> int:
+        """Let the handler handle the first of some events of one type without waiting, or take them and say
+        later that it has; return how many. What it raises is about the first one."""
+        if self._later is None:
+            taken = self._many(events) if self._many is not None and len(events) > 1 else 0
+            return taken or int(self._now is not None and self._now(events[0]))
+        done = Done(self._deliveries, self._spawn, self._binding.name)
+        taken = self._many_later(events, done) if self._many_later is not None and len(events) > 1 else 0
+        if taken:
+            done.held = Lot(events if taken == len(events) else events[:taken], route, lane)
+            self._deliveries.lots.add(done.held)
+        elif self._later(events[0], done):
+            done.held = delivery = Delivery(events[0], route, lane)
+            self._deliveries.active.add(delivery)
+            taken = 1
+        return taken
+
+    def _keep(self, lot: Lot) -> None:
+        """Let a lot wait for a task; it joins the one before it, if that is of its type and not large."""
+        count, last = len(lot.events), self._backlog.last(lot.lane.priority)
+        if isinstance(last, Lot) and last.route is lot.route and len(last.events) + count <= _LOT:
+            last.events += lot.events
+        else:
+            self._backlog.add(lot)
+        lot.lane.move_lot(count, leads_out=self._leads_out)
+        self._stir()
 
     def idle_call(self, priority: int) -> Callable[[Event[Any]], bool] | None:
         """Return the handler's way to handle an event without waiting, if it has one and nothing is before
         it."""
-        is_behind = self._backlog or self._running or self._failed or self._retired
-        return self._now if self._later is None and not is_behind else None
-
-    def many_call(self, priority: int) -> Many | None:
-        """Return the handler's way to handle many events without waiting, if it has one and nothing is before
-        them; whoever calls it settles them, unless the pool `tells_later`."""
-        if self._backlog or self._running or self._failed or self._retired:
-            return None
-        if self._later is None:
-            return self._many
-        return self._hands_over_many if self._many_later is not None else None
+        return self._now if self._later is None and not (self._is_behind or self._retired) else None
 
     def fail_now(self, event: Event[Any], lane: Lane, exc: Exception) -> None:
         """Have a task tell of a failure."""
@@ -128,9 +190,11 @@ class Pool:
 
     def _handles_first(self) -> bool:
         """Handle the first of what waits without waiting, if the handler can; say whether it did."""
-        if self._handles_lot():
-            return True
         item = self._backlog.first
+        if isinstance(item, Lot):
+            return self._handles_lot(item)
+        if self._handles_alike():
+            return True
         if (self._now is None and self._later is None) or isinstance(item, Again):
             return False
         event = item.event
@@ -159,9 +223,40 @@ class Pool:
                 self._deliveries.finish(delivery)
         return True
 
-    def _handles_lot(self) -> bool:
-        """Let the handler handle at once those that come first, or take them, if it can; say whether it has
-        taken any."""
+    def _handles_lot(self, lot: Lot) -> bool:
+        """Let the handler handle some of the lot that comes first, or take them, if it can; say whether it
+        did."""
+        first, failure = lot.events[0], None
+        try:
+            taken = self._takes_first(lot.events, lot.lane, lot.route)
+        except Exception as exc:
+            failure, taken = exc, 1
+        events = self._take_out(lot, taken)
+        if failure is not None:
+            delivery = Delivery(first, lot.route, lot.lane)
+            self._deliveries.active.add(delivery)
+            self._failed = (delivery, failure)
+        elif events and self._later is None:
+            self._deliveries.handled(events, lot.route)
+        return bool(taken)
+
+    def _take_out(self, lot: Lot, count: int) -> list[Event[Any]]:
+        """Take events out of the lot that comes first, and it with the last of them."""
+        events = lot.events
+        if not count:
+            return []
+        if count < len(events):
+            lot.events = events[count:]  # who has taken all of a lot has its list
+            events = events[:count]
+        else:
+            self._backlog.pop()
+        lot.lane.move_lot(-count, leads_out=self._leads_out)
+        self._queue.room.release(lot.lane)
+        return events
+
+    def _handles_alike(self) -> bool:
+        """Let the handler handle at once those that come first and are alike, or take them, if it can; say
+        whether it has taken any."""
         takes_many = self._many_later if self.tells_later else self._many
         if takes_many is None or len(self._backlog) < 2:
             return False
@@ -184,9 +279,7 @@ class Pool:
 
     def _hands_over(self, delivery: Delivery) -> bool:
         """Let the handler take an event that comes first, and say later that it has handled it, if it can."""
-        if self._later is None or (
-            (self._backlog or self._running or self._failed) and self._is_still_behind()
-        ):
+        if self._later is None or (self._is_behind and self._is_still_behind()):
             return False
         done = Done(self._deliveries, self._spawn, self._binding.name)
         try:
@@ -199,20 +292,7 @@ class Pool:
         self._deliveries.active.add(delivery)
         return True
 
-    def _hands_over_many(self, events: list[Event[Any]]) -> int:
-        """Let the handler take the first of some events, and say later that it has handled them; return how
-        many."""
-        assert self._many_later is not None
-        done = Done(self._deliveries, self._spawn, self._binding.name)
-        taken = self._many_later(events, done)
-        if taken:
-            account = self._queue.ledger.account(events[0].type)
-            lane = self._queue.lanes[events[0].priority]
-            done.held = Lot(events if taken == len(events) else events[:taken], account, lane)
-            self._deliveries.lots.add(done.held)
-        return taken
-
-    def submit(self, item: Item) -> None:
+    def submit(self, item: Delivery | Slot | Again) -> None:
         """Take a delivery, a slot whose event a policy may still drop while it waits, or a second try."""
         if isinstance(item, Delivery) and self._hands_over(item):
             return
@@ -259,6 +339,10 @@ class Pool:
         for item in items:
             if isinstance(item, Again):
                 continue  # its event is one of the active ones
+            if isinstance(item, Lot):
+                item.lane.move_lot(-len(item.events), leads_out=self._leads_out)
+                found += [(item.lane, event) for event in item.events]
+                continue
             if isinstance(item, Delivery):
                 item.waits -= 1
                 if item.waits > 0:
@@ -270,9 +354,13 @@ class Pool:
         return found
 
     @property
-    def items(self) -> set[Delivery | Slot]:
+    def items(self) -> set[Delivery | Slot | Lot]:
         """What waits here and is counted by its lane."""
-        return {item for item in self._backlog if not isinstance(item, Again) and item.event is not None}
+        return {
+            item
+            for item in self._backlog
+            if isinstance(item, Lot) or (not isinstance(item, Again) and item.event is not None)
+        }
 
     async def _work(self) -> None:
         """Handle what waits, for as long as the nexus runs."""
@@ -297,7 +385,7 @@ class Pool:
                 if self._failed or self._handles_first():
                     await self._tell()
                 else:
-                    await self._run(self._backlog.pop())
+                    await self._run_first()
             finally:
                 self._running -= 1
             handled += 1
@@ -311,12 +399,20 @@ class Pool:
             (delivery, exc), self._failed = self._failed, None
             await self._deliveries.fail(delivery, self._binding.name, exc, 1)
 
-    async def _run(self, item: Item) -> None:
-        """Await the handler of what has left the backlog."""
+    async def _run_first(self) -> None:
+        """Take out what comes first, and await its handler."""
+        item = self._backlog.first
+        if isinstance(item, Lot):
+            (event,) = self._take_out(item, 1)
+            delivery = Delivery(event, item.route, item.lane)
+            self._deliveries.active.add(delivery)
+            await self._deliveries.run(delivery, self._binding, 1)
+            return
+        self._backlog.pop()
         if isinstance(item, Again):
             await self._deliveries.run(item.delivery, self._binding, item.attempt)
-        elif (delivery := self._take(item)) is not None:
-            await self._deliveries.run(delivery, self._binding, 1)
+        elif (found := self._take(item)) is not None:
+            await self._deliveries.run(found, self._binding, 1)
 
     def _take(self, item: Delivery | Slot) -> Delivery | None:
         """Take an event out of the backlog; None when it was dropped or has expired."""
@@ -331,6 +427,7 @@ class Pool:
         if delivery.waits == 0:
             lane = item.lane
             lane.leave_backlog(item)
+            delivery.goes_on()
             self._deliveries.active.add(delivery)
             self._queue.room.release(lane)
         deadline = delivery.event.deadline
@@ -338,123 +435,3 @@ class Pool:
             self._deliveries.finish(delivery)
             return None
         return delivery
-
-
-class Done:
-    """What a handler calls, in the loop and not before it has returned, when it has handled what it took.
-
-    With an exception that has failed for good. Events that a stop has given back meanwhile stay given back.
-    """
-
-    __slots__ = ("_deliveries", "_name", "_spawn", "held")
-
-    def __init__(
-        self,
-        deliveries: Deliveries,
-        spawn: Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]],
-        name: str,
-    ) -> None:
-        self._deliveries = deliveries
-        self._spawn = spawn
-        self._name = name
-        self.held: Delivery | Lot | list[Delivery] | None = None
-        """What it was; None before the handler has returned, and once it was told."""
-
-    def __call__(self, exc: BaseException | None = None) -> None:
-        held, self.held = self.held, None
-        deliveries = self._deliveries
-        if isinstance(held, Lot):
-            if held not in deliveries.lots:
-                return
-            if exc is None:
-                deliveries.finish_lot(held)
-                return
-            held = deliveries.open_lot(held)
-        for delivery in [held] if isinstance(held, Delivery) else held or ():
-            if delivery not in deliveries.active:
-                continue
-            if exc is None:
-                delivery.taken = True
-                deliveries.finish(delivery)
-            else:
-                self._spawn(deliveries.fail(delivery, self._name, exc, 1), f"handler.{self._name}")
-
-
-class LanePool:
-    """Runs a handler on one event of each priority at a time, so that none waits behind a less urgent one.
-
-    Args:
-        size: events of one priority at once.
-    """
-
-    def __init__(
-        self,
-        binding: Binding,
-        size: int,
-        queue: AsyncEventPriorityQueue,
-        deliveries: Deliveries,
-        spawn: Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]],
-    ) -> None:
-        self._make: Callable[[], Pool] = lambda: Pool(binding, size, queue, deliveries, spawn)
-        self._most = queue.lanes.max_lanes
-        self._pools: dict[int, Pool] = {}
-        self._retired = False
-
-    def _pool(self, priority: int) -> Pool:
-        """Return the pool of one priority; idle ones give way when there are as many as lanes."""
-        pool = self._pools.get(priority)
-        if pool is None:
-            if len(self._pools) >= self._most:
-                for key in [key for key, other in self._pools.items() if other.is_idle]:
-                    self._pools.pop(key).retire()
-            pool = self._pools[priority] = self._make()
-            if self._retired:
-                pool.retire()
-        return pool
-
-    @property
-    def tells_later(self) -> bool:
-        """Say what `Pool.tells_later` says, of every one of them."""
-        return any(pool.tells_later for pool in self._pools.values())
-
-    def idle_call(self, priority: int) -> Callable[[Event[Any]], bool] | None:
-        """Do what `Pool.idle_call` does, for events of one priority."""
-        pool = self._pools.get(priority)
-        return pool.idle_call(priority) if pool is not None else None
-
-    def many_call(self, priority: int) -> Many | None:
-        """Do what `Pool.many_call` does, for events of one priority."""
-        pool = self._pools.get(priority)
-        return pool.many_call(priority) if pool is not None else None
-
-    def fail_now(self, event: Event[Any], lane: Lane, exc: Exception) -> None:
-        """Have a task tell of a failure."""
-        self._pool(event.priority).fail_now(event, lane, exc)
-
-    def offer(self, event: Event[Any], queue: object) -> None:
-        """Handle the event or keep it, as `Pool.offer` does."""
-        self._pool(event.priority).offer(event, queue)
-
-    def submit(self, item: Item) -> None:
-        """Take an event, as `Pool.submit` does."""
-        self._pool(lane_of(item).priority).submit(item)
-
-    def retire(self) -> None:
-        """Let the tasks end once what waits is handled."""
-        self._retired = True
-        for pool in self._pools.values():
-            pool.retire()
-
-    @property
-    def is_gone(self) -> bool:
-        """Whether it was retired and has nothing left to do."""
-        return self._retired and all(pool.is_gone for pool in self._pools.values())
-
-    def waiting(self) -> list[tuple[Lane, Any]]:
-        """Take out all that waits, as lane and entry, in order."""
-        return [place for pool in self._pools.values() for place in pool.waiting()]
-
-    @property
-    def items(self) -> set[Delivery | Slot]:
-        """What waits here and is counted by its lane."""
-        return {item for pool in self._pools.values() for item in pool.items}

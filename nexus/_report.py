@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from ._delivery import Deliveries
+from ._delivery import Deliveries, Lot
 from ._drain import Drain
 from ._event import Event, EventKey
 from ._queue import AsyncEventPriorityQueue
@@ -30,7 +30,11 @@ def take_stats(queue: AsyncEventPriorityQueue, drain: Drain, deliveries: Deliver
         active[key_of(drain.event)] += 1
     queued = Counter(active)
     queued.update(key_of(event) for event in queue.events())
-    queued.update(key_of(item.event) for item in set().union(*(pool.items for pool in life.pools)))
+    for item in set().union(*(pool.items for pool in life.pools)):
+        if isinstance(item, Lot):
+            queued[item.route.key] += len(item.events)
+        else:
+            queued[key_of(item.event)] += 1
     spilled: Counter[EventKey] = Counter()
     if queue.spills is not None:
         for key, number in queue.spills.counts():

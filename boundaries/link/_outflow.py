@@ -295,6 +295,14 @@ class Outflow:
             return self._store.has_room(size)
         return not lane.count or (lane.count < self.maxsize and lane.bytes + size <= self.max_bytes)
 
+    def places(self, priority: int) -> int:
+        """Return how many events, as far as their number goes, `push_many` might take; 0 before the first one
+        of a lane."""
+        lane = self._lanes.get(priority)
+        if lane is None:
+            return 0
+        return max(0, self.maxsize - lane.count) if self._store is None else self.maxsize
+
     def shed(self, priority: int) -> bool:
         """Give up the oldest event of a lane, while there is no connection; False if there is none."""
         lane = self._lanes.get(priority)

@@ -114,7 +114,9 @@ class Spread:
         if its_line is None and only.stream is None:
             return 0
         priority = events[0].priority
-        count = only.outflow.push_many(priority, self._rows.pack_many(events))
+        if not (places := only.outflow.places(priority)):
+            return 0
+        count = only.outflow.push_many(priority, self._rows.pack_many(events[:places]))
         self.taken += count
         if count and its_line is not None and only.stream is None:
             its_line.pushed(priority, count)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from nexus import AsyncEventNexus, Event, EventConsumer, SecondaryQueue
-from nexus._pool import Done
+from nexus._done import Done
 from nexus.testing import assert_ledger_balanced, virtual_time
 
 
@@ -184,7 +184,29 @@ async def test_a_flood_is_taken_in_lots() -> None:
     assert len(shelf.lots) < 500
 
 
-@pytest.mark.parametrize("form", ["plain", "async", "slow", "pool", "many", "two"])
+@virtual_time
+async def test_what_waits_for_a_full_handler_waits_in_lots() -> None:
+    """It is counted by its lane, event by event, and goes as soon as there is room, in its order."""
+    shop = Shop("full")
+    shop.nexus = AsyncEventNexus()
+    shelf = Shelf(shop)
+    shop.nexus.add_handler("a", shelf)
+    async with shop.nexus as nexus:
+        await nexus.ingest_many(Event(number, "a", 0, None) for number in range(5000))
+        await asyncio.sleep(0.1)
+        stats = nexus.stats()
+        assert (stats.queued, stats.active, stats.lanes, stats.balanced) == (5000, 1, {0: 4999}, True)
+        assert sum(len(pool.items) for pool in nexus._life.pools) < 100
+        shelf.room = 5000
+        await asyncio.sleep(0.1)
+        assert [e.id for e in shelf.events] == [0]
+        while shelf.taken:
+            shelf.commit()
+        await nexus.drained()
+    assert [e.id for e in shelf.events] == list(range(5000))
+
+
+@pytest.mark.parametrize("form", ["plain", "async", "slow", "pool", "many", "narrow", "two"])
 @pytest.mark.parametrize("seed", range(5))
 @virtual_time
 async def test_each_way_tells_in_order(seed: int, form: str) -> None:
@@ -218,11 +240,30 @@ async def test_each_way_tells_in_order(seed: int, form: str) -> None:
         async def handle(self, event: Event[Any], queue: SecondaryQueue) -> None:
             plain(event)
 
+    class Narrow(Many):
+        """Has room for a few, and raises as soon as a bad one is first."""
+
+        def handle_nowait(self, event: Event[Any]) -> bool:
+            if shop.chance.random() < 0.4:
+                return False
+            plain(event)
+            return True
+
+        def handle_many(self, events: list[Event[Any]]) -> int:
+            if events[0].payload == "bad":
+                plain(events[0])
+            return super().handle_many(events[: shop.chance.choice((0, 1, 5, 50))])
+
+        async def handle(self, event: Event[Any], queue: SecondaryQueue) -> None:
+            await asyncio.sleep(0.01)
+            plain(event)
+
     if form == "two":
         shop.nexus = AsyncEventNexus(multiple=True)
         shop.nexus.add_handler("a", lambda event: None)
         shop.nexus.add_handler("b", lambda event: None)
-    handler: Any = {"plain": plain, "two": plain, "many": Many()}.get(form, slow)
+    handlers: dict[str, Any] = {"plain": plain, "two": plain, "many": Many(), "narrow": Narrow()}
+    handler = handlers.get(form, slow)
     for kind in "ab":
         shop.nexus.add_handler(kind, handler, concurrency=2 if form == "pool" else None)
     async with shop.nexus:

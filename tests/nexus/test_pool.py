@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from nexus import AsyncEventNexus, Event, EventConsumer, SecondaryQueue
-from nexus._pool import Done
+from nexus._done import Done
 from nexus.errors import QueueFull
 from nexus.testing import Recorder, assert_ledger_balanced, virtual_time
 
