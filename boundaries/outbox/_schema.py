@@ -74,7 +74,7 @@ class Busy(Exception):
     """Somebody else has the file."""
 
 
-def connect(path: str) -> Connection:
+def connect(path: str) -> sqlite3.Connection:
     """Open a database with the library of the interpreter."""
     return sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
 

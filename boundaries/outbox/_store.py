@@ -7,6 +7,7 @@ import logging
 import os
 import secrets
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import attrs
@@ -46,6 +47,9 @@ READONLY = 8
 """What SQLite says of a file that only newer versions of it may write."""
 MOST_SOURCES = 1000
 """Sources whose cursors are kept: each process without an outbox of its own has another one."""
+AT_ONCE = 32
+"""Groups that one statement inserts: while the event loop is busy, the thread gets the interpreter back only
+some milliseconds after each."""
 TOMBSTONE = b"null"
 """Stands for a row that is lost."""
 
@@ -597,14 +601,16 @@ class Store:
             ((size,),) = con.execute(f"SELECT sum(length(rows)) {where}", values)
             con.execute(f"DELETE {where}", values)
             lane.bytes -= size or 0
-        for part in chunks(rows):
-            blob = join(start + first, part)
-            con.execute(
-                "INSERT OR REPLACE INTO groups VALUES (?, ?, ?, ?, ?, ?)",
-                (stream, priority, first, len(part), epoch, blob),
-            )
-            first += len(part)
-            lane.bytes += len(blob)
+        parts = chunks(rows)
+        while some := list(islice(parts, AT_ONCE)):
+            groups: list[Any] = []
+            for part in some:
+                blob = join(start + first, part)
+                groups += (stream, priority, first, len(part), epoch, blob)
+                first += len(part)
+                lane.bytes += len(blob)
+            places = ", ".join(["(?, ?, ?, ?, ?, ?)"] * len(some))
+            con.execute(f"INSERT OR REPLACE INTO groups VALUES {places}", groups)
         lane.last = max(lane.last, end - 1)
 
     def _accept(

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import pytest
 
 from nexus.adapters._thread import Worker
 from nexus.boundaries.outbox import Cursor, LaneContents, NoOutbox, Outbox, OutboxInUse, OutboxState
+from nexus.boundaries.outbox._schema import connect
 from nexus.errors import BadCall, QueueFull
 
 T = TypeVar("T")
@@ -126,6 +128,23 @@ async def test_what_one_turn_puts_is_one_commit(path: Path) -> None:
         fill(outbox, 500, priority=1)
         await outbox.durable()
         assert outbox.state.commits == 1
+
+
+async def test_large_commit_takes_few_statements(path: Path) -> None:
+    """A statement stores many groups: the thread waits for the interpreter after each."""
+    statements: list[str] = []
+
+    def traced(name: str) -> sqlite3.Connection:
+        connection = connect(name)
+        connection.set_trace_callback(statements.append)
+        return connection
+
+    async with Outbox(path, connect=traced) as outbox:
+        rows = fill(outbox, 20_000)
+        await outbox.durable()
+        assert await outbox.read("far", 0, 1, most_rows=20_000) == rows
+    inserts = [each for each in statements if each.startswith("INSERT OR REPLACE INTO groups")]
+    assert len(inserts) == 3  # 79 groups of 256 rows
 
 
 async def test_effect_is_stored_with_the_cursor_or_not_at_all(path: Path) -> None:
