@@ -246,18 +246,7 @@ class Drain:
                         return
                     await self._take_plain(event, lane, run, route, call)
                 else:
-                    others, self._bindings = iter(route.others), route.bindings
-                    self._others = others
-                    if route.is_async:
-                        for call in others:
-                            await call(event, queue)
-                    else:
-                        for call in others:
-                            result = call(event, queue)
-                            if result is not None and isawaitable(result):
-                                await result
-                    self._bindings = ()
-                    route.handled += 1
+                    await self._take_several(event, lane, run, route)
             if lanes.current is not lane:
                 return
 
@@ -310,6 +299,36 @@ class Drain:
                 self._returned += 1
                 return
             self.event = event
+
+    async def _take_several(self, event: Event[Any], lane: Lane, run: Iterator[int], route: Route) -> None:
+        """Handle the events of one type that stand together by its several handlers, one after the other."""
+        pop, lanes, queue, kind = lane.line.popleft, self._lanes, self._secondary, event.type
+        calls, is_async = route.others, route.is_async
+        self._bindings = route.bindings
+        while True:
+            self._others = others = iter(calls)
+            if is_async:
+                for call in others:
+                    await call(event, queue)
+            else:
+                for call in others:
+                    result = call(event, queue)
+                    if result is not None and isawaitable(result):
+                        await result
+            route.handled += 1
+            if lanes.current is not lane:
+                break
+            for _ in run:
+                event = pop()
+                break
+            else:
+                break
+            if event.type is not kind or event._meta is not None:
+                lane.line.appendleft(event)
+                self._returned += 1
+                break
+            self.event = event
+        self._bindings = ()
 
     async def _take_plain(
         self, event: Event[Any], lane: Lane, run: Iterator[int], route: Route, call: HandlerCall
@@ -368,7 +387,7 @@ class Drain:
                 lane.handling.record(slow)
                 lane.handling.record((span - slow) / rest, rest)
             if span >= _QUICK:
-                self._length = max(1, self._length // 2) if was_many else 1
+                self._length = max(1, int(self._length * _QUICK / (2 * span)))
             elif span < _QUICK / 2:
                 self._length = min(_LONGEST_RUN, 2 * self._length)
         lane.taken += taken
