@@ -60,6 +60,9 @@ class LinkLimits:
     """Events of one priority that wait to be sent or acknowledged."""
     max_bytes: int = 64 * 2**20
     """Bytes of one priority that wait so."""
+    cached: int = attrs.field(default=40_000, validator=attrs.validators.gt(0))
+    """Events of one priority that a link with an outbox holds in memory, in place of `maxsize`; those beyond
+    it, or beyond `max_bytes`, are in the file alone until there is room."""
     least_window: int = 2
     most_window: int = 8192
     """Events of one priority that may be under way to this side, at least and at most."""
@@ -148,7 +151,8 @@ class Peer:
         generation: int = 0,
     ) -> None:
         self.limits = limits
-        self.outflow = Outflow(limits.maxsize, limits.max_bytes, limits.patience, keeps=keeps, store=stream)
+        held = limits.maxsize if stream is None else limits.cached
+        self.outflow = Outflow(held, limits.max_bytes, limits.patience, keeps=keeps, store=stream)
         self.stream = stream
         self.stir: Callable[[], None] | None = None
         """Has what may go sent, while there is a connection."""

@@ -8,18 +8,20 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 
 from nexus import AsyncEventNexus, Event
 from nexus.boundaries.link import Link, LinkLimits
 from nexus.boundaries.link._frames import Ack, LaneAck
 from nexus.boundaries.link._outflow import Outflow
+from nexus.boundaries.link._stored import Stream
 from nexus.boundaries.links import OutboxStateEvent, announce_outboxes
 from nexus.boundaries.outbox import Connection, Effects, Outbox, OutboxState
 from nexus.errors import ConfigError
 from nexus.testing import assert_ledger_balanced
 
-QUICK = LinkLimits(maxsize=100, patience=0.1, heartbeat=0.2, flush_timeout=0.2)
+QUICK = LinkLimits(cached=100, patience=0.1, heartbeat=0.2, flush_timeout=0.2)
 TABLE = "CREATE TABLE IF NOT EXISTS effect (number INTEGER)"
 
 
@@ -75,6 +77,39 @@ async def test_what_was_taken_goes_in_the_next_life(tmp_path: Path) -> None:
         assert [e.payload for e in got if e.priority == 0] == [*range(1000), *range(1050, 1100)]
         assert [e.payload for e in got if e.priority == -1] == list(range(1000, 1050))
     assert [e.payload for e in got[:50]] == list(range(1000, 1050))  # the urgent ones first
+
+
+@pytest.mark.parametrize(("cached", "is_read"), [(1000, False), (10, True)])
+async def test_what_memory_holds_is_not_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cached: int, is_read: bool
+) -> None:
+    """Up to `cached` events go from memory; only those beyond them come from the file."""
+    places: list[int] = []
+    read = Stream.read
+
+    async def noted(stream: Stream, priority: int, first: int) -> list[bytes]:
+        places.append(first)
+        return await read(stream, priority, first)
+
+    monkeypatch.setattr(Stream, "read", noted)
+    limits = attrs.evolve(QUICK, maxsize=5, cached=cached)
+    async with (
+        far(None) as (other, door, got),
+        near(tmp_path / "n", door.port, limits=limits) as (nexus, link),
+    ):
+        await link.connected(10)
+        await nexus.ingest_many(events(0, 1000))
+        await nexus.drained()
+        assert await link.flushed(10)
+        await other.drained()
+    assert [e.payload for e in got] == list(range(1000))
+    assert bool(places) == is_read
+
+
+def test_a_link_holds_something_in_memory() -> None:
+    """With nothing there, nothing could go."""
+    with pytest.raises(ValueError, match="cached"):
+        LinkLimits(cached=0)
 
 
 async def test_the_ledger_counts_what_is_durable(tmp_path: Path) -> None:

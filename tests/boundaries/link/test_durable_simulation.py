@@ -92,7 +92,7 @@ class Side:
         self.nexus: AsyncEventNexus | None = None
         self.link: Link | None = None
         limits = LinkLimits(
-            maxsize=chance.choice((5, 100, 5000)),
+            cached=chance.choice((5, 100, 5000)),
             most_window=chance.choice((2, 16, 8192)),
             heartbeat=chance.choice((2.0, 20.0, 60.0)),
             patience=chance.choice((0.5, 5.0, 20.0)),
