@@ -158,6 +158,11 @@ class AsyncEventPriorityQueue:
         for lane in self.lanes.values():
             lane.limit = 0
 
+    @property
+    def only_blocks(self) -> bool:
+        """Whether whoever finds a lane full waits: no type has another policy."""
+        return not self._policies and self.spills is None
+
     # Giving.
 
     async def put(self, event: Event[Any]) -> None:

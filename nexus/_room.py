@@ -35,6 +35,7 @@ class Room:
         self.maxsize = maxsize
         self._lanes = lanes
         self.laneless: deque[_Ticket] = deque()  # bounded by the tasks that wait to put
+        self._behind: list[tuple[Lane, int, Future[None]]] = []  # bounded by the tasks that wait in `passed`
 
     def is_full(self, lane: Lane, *, arrives: bool = False) -> bool:
         """Say whether a lane has no place that is not promised.
@@ -118,6 +119,27 @@ class Room:
             self.laneless.remove(ticket)
             self._call_next()
 
+    async def passed(self, lane: Lane, position: int) -> None:
+        """Wait until so many entries have left a lane, or the door is closed, or `look_again` is called.
+
+        Args:
+            position: entries that will have left the line then, ever; see `Lane.taken`.
+        """
+        if lane.taken >= position:
+            return
+        place = (lane, position, asyncio.get_running_loop().create_future())
+        self._behind.append(place)
+        try:
+            await place[2]
+        finally:
+            self._behind.remove(place)
+
+    def look_again(self) -> None:
+        """Wake all who wait in `passed`: what they wait for may not matter any more."""
+        for _, _, waiter in self._behind:
+            if not waiter.done():
+                waiter.set_result(None)
+
     def release(self, lane: Lane) -> None:
         """Wake as many who wait for room in the lane as there is room for, and keep that room for them."""
         while (line := self._next_line(lane)) is not None:
@@ -139,12 +161,15 @@ class Room:
         return lane.waiters if local else lane.arrivals if afar else None
 
     def release_all(self) -> None:
-        """Wake whoever waits for room that is there."""
+        """Wake whoever waits for room that is there, or for entries to leave that have left."""
         for lane in self._lanes.values():
             if lane.is_awaited:
                 self.release(lane)
         if self.laneless:
             self._call_next()
+        for lane, position, waiter in self._behind:
+            if lane.taken >= position and not waiter.done():
+                waiter.set_result(None)
 
     def _call_next(self) -> None:
         """Have the first of those without a lane look again."""
@@ -154,6 +179,7 @@ class Room:
 
     def close(self) -> None:
         """Send away whoever waits."""
+        self.look_again()
         for lane in self._lanes.values():
             lane.limit = 0
             for line in (lane.waiters, lane.arrivals):

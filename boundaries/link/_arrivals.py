@@ -54,7 +54,11 @@ class Arrivals:
 
     def may_answer(self, unread: Events) -> bool:
         """Say whether there may be an answer among events that somebody waits for."""
-        return self._requests.is_asking and b'"route"' in unread.data
+        return self.is_asking() and b'"route"' in unread.data
+
+    def is_asking(self) -> bool:
+        """Say whether somebody waits for an answer."""
+        return self._requests.is_asking
 
     def _event(self, row: list[Any], priority: int, ahead: float, plain: EventMeta) -> Event[Any] | None:
         """Make an event; None for one that is left out, which is counted."""

@@ -249,6 +249,11 @@ class Inflow:
         lane = self._lanes[priority]
         return lane.expected - count, lane.track
 
+    def window(self, priority: int) -> int:
+        """Return how many events of a priority may be under way; 0 where none came."""
+        lane = self._lanes.get(priority)
+        return lane.window.size if lane is not None else 0
+
     def ack(self, now: float = 0.0) -> Ack | None:
         """Make an acknowledgement of what is new; None if nothing is.
 

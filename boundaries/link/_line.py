@@ -12,7 +12,9 @@ from typing import Any
 from nexus import Event, EventMeta
 from nexus._clock import clock_of
 from nexus._event import tell_of
+from nexus._turn import turn
 from nexus.adapters._wire import Wire
+from nexus.boundaries.link._depth import Depth
 from nexus.boundaries.link._frames import Bye, Events, Row, pack
 from nexus.boundaries.link._peer import Arrival, LinkBroken, LinkEnded, Peer
 from nexus.boundaries.link._stored import Stream
@@ -43,6 +45,7 @@ class Line:
         wait: waits until the nexus has room for an event, and gives it.
         moved: told when the other side has accepted something, so that there may be room.
         greeted: told when the other side has said who it is; returns the metadata of its plain events.
+        depth: of what this connection has in the lanes of the nexus.
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class Line:
         wait: Callable[[Event[Any]], Any],
         moved: Callable[[], None],
         greeted: Callable[[], EventMeta],
+        depth: Depth,
     ) -> None:
         self._peer = peer
         self._wire = wire
@@ -67,6 +71,7 @@ class Line:
         self._wait = wait
         self._moved = moved
         self._greeted = greeted
+        self._depth = depth
         self._writer = Writer(peer, wire)
         self.pushed = self._writer.pushed
         self._failure: Exception | None = None
@@ -195,25 +200,39 @@ class Line:
         """
         priority = arrival.priority
         batch = _Batch(arrival, now)
-        waiting = self._pending.get(priority)
-        if waiting is not None:
+        if priority in self._pending or self._depth.is_reached(priority):
             if isinstance(arrival.rows, list) or self._may_answer(arrival.rows):
                 batch.fill(self._events(arrival, now))
-            waiting.append(batch)
+            self._let_wait(batch, priority)
             return False
         events = batch.fill(self._events(arrival, now))
         if len(arrival.rows) == len(events) == 1 and not self._unsettled:
             try:
-                if self._begin(events[0]) or self._give(events, priority):
+                if self._begin(events[0]) or self._hand_over(events, priority):
                     self._unsettled.append((arrival, now))
                     return True
             finally:
                 self._loop.call_soon(self._after_lone)  # after: what it goes to comes first
-        self._settle(batch, self._give(events, priority), now)
+        self._settle(batch, self._hand_over(events, priority), now)
         if events:
-            waiting = self._pending[priority] = deque([batch])  # bounded by the window
-            self._start(partial(self._drain, priority, waiting), f"link.wait[{priority}]")
+            self._let_wait(batch, priority)
         return False
+
+    def _let_wait(self, batch: _Batch, priority: int) -> None:
+        """Let what came at a priority wait, and what comes after it."""
+        waiting = self._pending.get(priority)
+        if waiting is not None:
+            waiting.append(batch)
+            return
+        waiting = self._pending[priority] = deque([batch])  # bounded by the window
+        self._start(partial(self._drain, priority, waiting), f"link.wait[{priority}]")
+
+    def _hand_over(self, events: deque[Event[Any]], priority: int) -> int:
+        """Give events of a priority to the nexus, from the front, while it has room; return how many."""
+        given = self._give(events, priority)
+        if given:
+            self._depth.note(priority)
+        return given
 
     def _events(self, arrival: Arrival, now: float) -> list[Event[Any] | None]:
         """Make the events of what has come; None for each that is none for the nexus.
@@ -253,19 +272,21 @@ class Line:
         """Give what waits."""
         loop = asyncio.get_running_loop()
         while waiting:
+            await self._depth.wait(priority)
             batch = waiting[0]
             events = batch.events
             if events is None:
                 events = batch.fill(self._events(batch.arrival, batch.came))
-            given = self._give(events, priority)  # there may be room since this was told to wait
+            given = self._hand_over(events, priority)  # there may be room since this was told to wait
             if events and not given:
                 await self._wait(events[0])
                 events.popleft()
-                given = 1 + self._give(events, priority)
+                given = 1 + self._hand_over(events, priority)
             self._settle(batch, given, loop.time())
             self._writer.heard()
             if not events:
                 waiting.popleft()
+                await turn()
         del self._pending[priority]
 
     async def _refill(self, stream: Stream) -> None:

@@ -29,6 +29,7 @@ from nexus.boundaries.link._arrivals import Arrivals
 from nexus.boundaries.link._authority import Accepted, Authority
 from nexus.boundaries.link._chaos import Weather
 from nexus.boundaries.link._counts import LinkCounts
+from nexus.boundaries.link._depth import Depth
 from nexus.boundaries.link._durable import Delivery, Durable, durable_of
 from nexus.boundaries.link._ends import Dialler, FunctionDialler, MakeDoor, dialler_of, door_of
 from nexus.boundaries.link._line import Line, say_bye
@@ -463,6 +464,8 @@ class Link(EventConsumer, EventProducer):
             LinkDown: the link was stopped.
             PackerError: its payload is not JSON.
         """
+        if self._nexus is not None:
+            self._nexus.queue.room.look_again()  # the answer may be behind what waits
         return await self._requests.ask(event, timeout, self.handle)
 
     @property
@@ -529,6 +532,7 @@ class Link(EventConsumer, EventProducer):
 
     async def _carry(self, peer: Peer, wire: Wire, first: list[list[bytes]]) -> None:
         """Carry frames until the connection is gone."""
+        assert self._nexus is not None
         line = Line(
             peer,
             wire,
@@ -539,6 +543,7 @@ class Link(EventConsumer, EventProducer):
             wait=self._arrivals.give_when_room,
             moved=self._room.changed,
             greeted=lambda: self._greeted(peer),
+            depth=Depth(self._nexus.queue, peer.window, self._arrivals.is_asking),
         )
         self._lines[peer] = line
         try:

@@ -203,6 +203,10 @@ class Peer:
         """What comes from the other side; None before its first hello."""
         return self._inflow
 
+    def window(self, priority: int) -> int:
+        """Return how many events of a priority may be under way to this side."""
+        return self._inflow.window(priority) if self._inflow is not None else 0
+
     def opened(self, now: float) -> None:
         """Begin a connection."""
         self._is_open = True
