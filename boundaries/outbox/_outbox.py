@@ -31,8 +31,9 @@ LAZY = 0.1
 """Seconds after which what was accepted is deleted, if nothing else is committed before."""
 PATIENCE = 5.0
 """Seconds that closing waits for what is not stored yet."""
-PENDING = 2**24
-"""Bytes that may wait to be stored."""
+PENDING = 2**22
+"""Bytes that may wait to be stored. Who has more to give waits, and so the event loop leaves the interpreter
+to the writing thread: the sooner a commit is done, the sooner its rows go."""
 LEAST_TAKEOVER = 0.1
 """Seconds within which a process may be asked for signs of life; a busy one gives them later at times."""
 ROW_HEAD = 8

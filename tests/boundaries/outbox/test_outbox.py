@@ -256,6 +256,19 @@ async def test_full_outbox_says_so_and_goes_on_when_there_is_room(path: Path) ->
         assert [each.condition for each in states] == ["full", "open"]
 
 
+async def test_what_waits_for_the_disk_is_bounded(path: Path) -> None:
+    """Up to 4 MiB wait for a commit; then there is no room until it is done."""
+    async with Outbox(path) as outbox:
+        row, count = b"x" * 2**16, 0
+        while outbox.has_room(len(row)):
+            count += 1
+            outbox.put("far", 0, count, row)
+        assert 2**22 - 2**17 < outbox.state.pending_bytes <= 2**22
+        assert outbox.put_many("far", 0, count + 1, [row] * 3) == 0
+        await outbox.durable()
+        assert outbox.put_many("far", 0, count + 1, [row] * 3) == 3
+
+
 async def test_forgotten_stream_begins_again(path: Path) -> None:
     """A stream that is forgotten has no rows, and its numbers begin at 1."""
     async with Outbox(path) as outbox:
