@@ -144,6 +144,9 @@ class Events:
         Raises:
             BadLinkFrame: they are none, or not as many as it says; says what was found and what is allowed.
         """
+        flat = _read_flat(self.data, self.count)
+        if flat is not None:
+            return flat
         try:
             rows = _read_rows(self.data)
         except UnpackerError as exc:
@@ -151,7 +154,7 @@ class Events:
         if not isinstance(rows, list) or len(rows) != self.count:
             found = f"{len(rows)} of them" if isinstance(rows, list) else "no list"
             raise BadLinkFrame(f"a frame of {self.count} events has a list of them, not {found}")
-        for row in () if _are_plain(rows) else rows:
+        for row in rows:
             if type(row) is not list or not 3 <= len(row) <= 4:
                 if row is None:
                     continue
@@ -289,17 +292,28 @@ def _unpack_events(data: bytes) -> Events:
     return Events(priority, first, sent, count, rows)
 
 
-def _are_plain(rows: list[Any]) -> bool:
-    """Say whether all rows are of the ordinary form, at a glance: integer, integer or string, payload."""
-    if set(map(type, rows)) != {list}:
-        return False
+def _read_flat(data: bytes, count: int) -> list[Row] | None:
+    """Read rows of the most usual form: an integer, an integer or a string, and an object of plain values,
+    or in all of them a plain value; None if there is another one among them.
+
+    It is seen at a glance: there is a bracket for each row, a brace for each payload or none, and no more.
+    """
+    objects = data.count(b"{")
+    if len(data) > MAX_NODES or data.count(b"[") != count + 1 or objects not in (0, count):
+        return None
     try:
-        for number, kind, _ in rows:
-            if number.__class__ is not int or (kind.__class__ is not str and kind.__class__ is not int):
-                return False
-    except ValueError:
-        return False  # longer or shorter
-    return True
+        rows: list[Any] = orjson.loads(data)
+        for number, kind, payload in rows:
+            if (
+                number.__class__ is not int
+                or (kind.__class__ is not str and kind.__class__ is not int)
+                or (objects and payload.__class__ is not dict)
+            ):
+                return None
+    except (TypeError, ValueError):
+        return None  # no JSON, no list, or rows that are longer or shorter
+    same = len(rows) == count and set(map(type, rows)) == {list} and orjson.dumps(rows) == data
+    return rows if same else None
 
 
 def _read_rows(data: bytes) -> Any:

@@ -1,6 +1,7 @@
 """The frames of a link: they come back as they were, and nothing else is taken."""
 
 import contextlib
+import json
 from typing import Any
 
 import orjson
@@ -8,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nexus.boundaries.link import _frames
 from nexus.boundaries.link._frames import (
     Ack,
     BadLinkFrame,
@@ -18,6 +20,7 @@ from nexus.boundaries.link._frames import (
     LaneAck,
     Ping,
     Pong,
+    _read_flat,
     pack,
     pack_events,
     unpack,
@@ -108,6 +111,43 @@ def test_rows_are_looked_at(row: Any, said: str) -> None:
     """Each part of a row is of its type, or the error says which is not."""
     with pytest.raises(BadLinkFrame, match=said):
         read(pack_events(0, 1, 0, [orjson.dumps(row)]))
+
+
+VALUES = st.sampled_from(
+    [0, "", "a", "[", '{"a":1}', "}", None, True, 1.5, -0.0, 2**63, 2**70, []]
+    + [[[]], {}, {"b": {}}, {"b": [1]}, "t"]
+)
+PIECES = st.sampled_from(
+    [b'{"a":1,"a":2}', b'{"a":1}', b'{"a" :1}', b"1", b"1e400", b"18446744073709551616", b"[", b"]", b"{}"]
+)
+ROWS = st.one_of(
+    st.tuples(st.integers(0, 9), st.just("t"), st.dictionaries(st.sampled_from("ab["), VALUES, max_size=2)),
+    st.tuples(VALUES, VALUES, VALUES),
+    st.lists(VALUES, max_size=4),
+    VALUES,
+)
+
+
+@given(st.lists(ROWS, min_size=1, max_size=4), st.none() | PIECES, st.integers(0, 3))
+def test_a_glance_reads_what_a_close_look_reads(rows: list[Any], piece: bytes | None, more: int) -> None:
+    """Rows of the usual form are read faster, not otherwise."""
+    packed = [json.dumps(row, separators=(",", ":")).encode() for row in rows]
+    if piece is not None:
+        packed[-1] = b'[1,"t",' + piece + b"]"
+    events = Events(0, 1, 0, len(rows) + (more == 3), b"[" + b",".join(packed) + b"]")
+    glance = _read_flat(events.data, len(events))
+    if glance is not None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(_frames, "_read_flat", lambda data, count: None)
+            assert repr(events.read()) == repr(glance)
+
+
+@pytest.mark.parametrize("payload", [{"a": 1.5, "b": "[{"}, {}, 1, "a", None, [1], {"a": {}}])
+def test_the_usual_form_is_read_at_a_glance(payload: Any) -> None:
+    """A flat object or a plain value in each row is; a bracket anywhere else is looked at."""
+    data = orjson.dumps([[n, "t", payload] for n in range(3)])
+    is_usual = not any(mark in orjson.dumps(payload)[1:] for mark in b"[{") and not isinstance(payload, list)
+    assert (_read_flat(data, 3) is not None) == is_usual
 
 
 @pytest.mark.parametrize("generation", [-1, 1.0, "1", None, True])
