@@ -387,7 +387,7 @@ class Drain:
                 lane.handling.record(slow)
                 lane.handling.record((span - slow) / rest, rest)
             if span >= _QUICK:
-                self._length = max(1, int(self._length * _QUICK / (2 * span)))
+                self._length = max(1, self._length // 2) if was_many else 1
             elif span < _QUICK / 2:
                 self._length = min(_LONGEST_RUN, 2 * self._length)
         lane.taken += taken
