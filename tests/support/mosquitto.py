@@ -16,6 +16,10 @@ __all__ = ["Mosquitto"]
 PATIENCE = 10.0
 """Seconds until it must have come up or gone."""
 
+TRIES = 5
+TAKEN = ("Unable to create websockets listener", "Address already in use")
+"""What it says of a port that somebody else has."""
+
 LOSSLESS = {
     "persistence": "true",
     "max_queued_messages": "0",
@@ -50,6 +54,7 @@ class Mosquitto:
         self._websockets = websockets
         self._folder = tempfile.TemporaryDirectory(prefix="nexus-mosquitto-")
         self._process: subprocess.Popen[bytes] | None = None
+        self._was_up = False
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -65,7 +70,23 @@ class Mosquitto:
         return (Path(self._folder.name) / "log").read_text(encoding="utf-8", errors="replace")
 
     async def start(self) -> None:
-        """Start it, and wait until it listens. Skips the test where mosquitto is missing."""
+        """Start it, and wait until it listens. Skips the test where mosquitto is missing.
+
+        A port that was free may have been taken since: the first start then tries others.
+        """
+        for left in reversed(range(TRIES)):
+            self._begin()
+            try:
+                await self._come_up()
+                break
+            except AssertionError:
+                if not left or not any(words in self.log for words in TAKEN):
+                    raise
+                if not self._was_up:
+                    self.port, self.websockets_port = free_port(), free_port()
+        self._was_up = True
+
+    def _begin(self) -> None:
         program = find_program("mosquitto")
         require("mosquitto", program, "apt-get install mosquitto")
         assert program is not None
@@ -80,9 +101,12 @@ class Mosquitto:
         lines += [f"{name} {value}" for name, value in options.items() if value is not None]
         (folder / "conf").write_text("\n".join(lines) + "\n", encoding="utf-8")
         with (folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(  # noqa: ASYNC220 - it takes a millisecond
+            self._process = subprocess.Popen(
                 [program, "-c", str(folder / "conf")], stdout=log, stderr=subprocess.STDOUT
             )
+
+    async def _come_up(self) -> None:
+        assert self._process is not None
         async with asyncio.timeout(PATIENCE):
             while not await self._listens():
                 assert self._process.poll() is None, self.log
