@@ -7,7 +7,6 @@ import logging
 from collections.abc import Callable, Iterator
 from contextvars import Context
 from inspect import isawaitable
-from itertools import islice
 from operator import length_hint
 from typing import Any
 
@@ -268,11 +267,7 @@ class Drain:
             events.append(event)
         self.event = None
         self._was_many = True
-        handled = pool.offer_many(Lot(events, route, lane))
-        route.handled += handled
-        for event in islice(events, handled):
-            if event._meta is not None:
-                settle(event, "handled")
+        pool.offer_many(Lot(events, route, lane))
         return True
 
     async def _take_told(self, event: Event[Any], lane: Lane, run: Iterator[int], route: Route) -> None:

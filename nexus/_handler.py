@@ -57,12 +57,13 @@ class EventConsumer(abc.ABC):
     it handles the event here and now, or returns False where that would take waiting. It saves a task's turn;
     a lone event comes to it from within `ingest`.
     And beside that a method ``handle_many(events) -> int``: it handles the first of many events of one type
-    and priority here and now, returns how many, and never raises: what it leaves comes one by one.
+    and priority here and now, and returns how many. What it leaves is asked of ``handle_nowait``, and waits
+    where that says no; so neither need it raise, for a failure is that of the first event.
     Or a method ``handle_later(event, done) -> bool``: it takes the event, or returns False, and calls
     ``done(None)``, or ``done(exception)``, from the loop when the event is handled, not before it has
     returned. Any number may be under way; until then the event counts as queued and active.
     And beside that a method ``handle_many_later(events, done) -> int``: it takes the first of many events of
-    one type and priority, returns how many, and never raises: what it leaves comes one by one. It calls
+    one type and priority, and returns how many; what it leaves is asked of ``handle_later``. It calls
     ``done`` once, for all it has taken; where it has taken none, not at all.
     """
 

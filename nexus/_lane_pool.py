@@ -60,9 +60,9 @@ class LanePool:
         """Say what `Pool.takes_many` says."""
         return self._takes_many
 
-    def offer_many(self, lot: Lot) -> int:
+    def offer_many(self, lot: Lot) -> None:
         """Handle a lot or keep it, as `Pool.offer_many` does."""
-        return self._pool(lot.lane.priority).offer_many(lot)
+        self._pool(lot.lane.priority).offer_many(lot)
 
     def fail_now(self, event: Event[Any], lane: Lane, exc: Exception) -> None:
         """Have a task tell of a failure."""

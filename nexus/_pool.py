@@ -114,31 +114,29 @@ class Pool:
             if not is_taken:
                 self._keep(Lot([event], account, lane))
 
-    def offer_many(self, lot: Lot) -> int:
+    def offer_many(self, lot: Lot) -> None:
         """Let a handler that takes many handle a lot here and now, as far as that needs no waiting; keep the
-        rest for a task. Return how many were handled: whoever calls it settles them."""
+        rest for a task."""
         if self._is_behind:
             self._keep(lot)
             self._is_still_behind()
-            return 0
-        handled = 0
+            return
         self._deliveries.lots.add(lot)
-        while lot.events:
-            first = lot.events[0]
+        while events := lot.events:
             try:
-                taken = self._takes_first(lot.events, lot.lane, lot.route)
+                taken = self._takes_first(events, lot.lane, lot.route)
             except Exception as exc:
-                lot.events = lot.events[1:]
-                self.fail_now(first, lot.lane, exc)
+                lot.events = events[1:]
+                self.fail_now(events[0], lot.lane, exc)
                 break
             if not taken:
                 break
-            lot.events = lot.events[taken:]
-            handled += taken
+            lot.events = events[taken:]
+            if self._later is None:
+                self._deliveries.handled(events[:taken], lot.route)
         self._deliveries.lots.discard(lot)
         if lot.events:
             self._keep(lot)
-        return handled if self._later is None else 0
 
     def _takes_first(self, events: list[Event[Any]], lane: Lane, route: Route) -> int:
         """Let the handler handle the first of some events of one type without waiting, or take them and say

@@ -244,12 +244,14 @@ async def test_each_way_tells_in_order(seed: int, form: str) -> None:
         """Has room for a few, and raises as soon as a bad one is first."""
 
         def handle_nowait(self, event: Event[Any]) -> bool:
+            assert shop.nexus.stats().balanced
             if shop.chance.random() < 0.4:
                 return False
             plain(event)
             return True
 
         def handle_many(self, events: list[Event[Any]]) -> int:
+            assert shop.nexus.stats().balanced
             if events[0].payload == "bad":
                 plain(events[0])
             return super().handle_many(events[: shop.chance.choice((0, 1, 5, 50))])
