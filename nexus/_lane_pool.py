@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Any
 
 from ._backlog import lane_of
-from ._delivery import Deliveries, Delivery, Lot
+from ._delivery import Delivery, Lot
 from ._event import Event
 from ._lanes import Again, Lane, Slot
 from ._pool import Pool
-from ._queue import AsyncEventPriorityQueue
-from ._route import Binding
 
 __all__ = ["LanePool"]
 
@@ -21,21 +18,16 @@ class LanePool:
     """Runs a handler on one event of each priority at a time, so that none waits behind a less urgent one.
 
     Args:
-        size: events of one priority at once.
+        make: makes the pool of a priority.
+        most: pools that are kept, as many as lanes.
     """
 
-    def __init__(
-        self,
-        binding: Binding,
-        size: int,
-        queue: AsyncEventPriorityQueue,
-        deliveries: Deliveries,
-        spawn: Callable[[Coroutine[Any, Any, None], str], asyncio.Task[None]],
-    ) -> None:
-        self._make: Callable[[], Pool] = lambda: Pool(binding, size, queue, deliveries, spawn)
-        self._most = queue.lanes.max_lanes
+    def __init__(self, make: Callable[[], Pool], most: int) -> None:
+        self._make = make
+        self._most = most
         self._pools: dict[int, Pool] = {}
-        self._takes_many = self._make().takes_many
+        self.takes_many = make().takes_many
+        """What `Pool.takes_many` says."""
         self._retired = False
 
     def _pool(self, priority: int) -> Pool:
@@ -54,11 +46,6 @@ class LanePool:
         """Do what `Pool.idle_call` does, for events of one priority."""
         pool = self._pools.get(priority)
         return pool.idle_call(priority) if pool is not None else None
-
-    @property
-    def takes_many(self) -> bool:
-        """Say what `Pool.takes_many` says."""
-        return self._takes_many
 
     def offer_many(self, lot: Lot) -> None:
         """Handle a lot or keep it, as `Pool.offer_many` does."""

@@ -8,6 +8,7 @@ import logging
 import random
 import secrets
 from enum import Enum
+from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -257,9 +258,9 @@ class AsyncEventNexus(EventDispatcher, Intake, EventFactory):
         size = binding.options.concurrency
         lanewise = getattr(binding.handler, "lanewise", False)
         if size is not None or lanewise:
-            kind = LanePool if lanewise else Pool
             spawn = self._life.tasks.spawn_handler
-            binding.pool = kind(binding, size or 1, self.queue, self._deliveries, spawn)
+            make = partial(Pool, binding, size or 1, self.queue, self._deliveries, spawn)
+            binding.pool = LanePool(make, self.queue.lanes.max_lanes) if lanewise else make()
             self._life.pools = [*(pool for pool in self._life.pools if not pool.is_gone), binding.pool]
 
     def _rerouted(self) -> None:

@@ -79,11 +79,6 @@ class Pool:
         return self._many is not None or self._many_later is not None
 
     @property
-    def tells_later(self) -> bool:
-        """Whether the handler says by itself when it has handled what it took without waiting."""
-        return self._later is not None
-
-    @property
     def is_idle(self) -> bool:
         """Whether nothing waits and nothing is being handled."""
         return not self._backlog and len(self._idle) == len(self._tasks)
@@ -98,7 +93,8 @@ class Pool:
 
         Called by the drain as if it were the handler: what is kept is not counted as handled yet.
         """
-        is_free = not self._is_behind or not self._is_still_behind()
+        asks_now = self._later is None or self.takes_many  # else `submit` does
+        is_free = asks_now and not (self._is_behind and self._is_still_behind())
         if self._later is None and is_free and self._now is not None and self._now(event):
             return
         account, lane = self._queue.ledger.account(event.type), self._queue.lanes[event.priority]
@@ -231,9 +227,7 @@ class Pool:
             failure, taken = exc, 1
         events = self._take_out(lot, taken)
         if failure is not None:
-            delivery = Delivery(first, lot.route, lot.lane)
-            self._deliveries.active.add(delivery)
-            self._failed = (delivery, failure)
+            self.fail_now(first, lot.lane, failure)
         elif events and self._later is None:
             self._deliveries.handled(events, lot.route)
         return bool(taken)
@@ -255,7 +249,7 @@ class Pool:
     def _handles_alike(self) -> bool:
         """Let the handler handle at once those that come first and are alike, or take them, if it can; say
         whether it has taken any."""
-        takes_many = self._many_later if self.tells_later else self._many
+        takes_many = self._many_later or self._many
         if takes_many is None or len(self._backlog) < 2:
             return False
         done = Done(self._deliveries, self._spawn, self._binding.name)
