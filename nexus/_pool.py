@@ -254,7 +254,7 @@ class Pool:
             return False
         done = Done(self._deliveries, self._spawn, self._binding.name)
         items = self._backlog.pop_alike(_LOT)
-        taken = 0
+        taken, failure = 0, None
         try:
             if len(items) > 1:
                 events = [item.event for item in items if item.event is not None]
@@ -262,8 +262,14 @@ class Pool:
                     taken = self._many_later(events, done)
                 elif self._many is not None:
                     taken = self._many(events)
+        except Exception as exc:  # it is about the first one
+            taken, failure = 1, exc
         finally:
             self._backlog.put_back(items[taken:])
+        if failure is not None:
+            if (failed := self._take(items[0])) is not None:
+                self._failed = (failed, failure)
+            return True
         done.held = [delivery for item in items[:taken] if (delivery := self._take(item)) is not None]
         if self._later is None:
             done()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from nexus import AsyncEventNexus, Event, EventConsumer, SecondaryQueue
+from nexus import AsyncEventNexus, DropOldest, Event, EventConsumer, SecondaryQueue
 from nexus._done import Done
 from nexus.testing import assert_ledger_balanced, virtual_time
 
@@ -277,6 +277,44 @@ async def test_each_way_tells_in_order(seed: int, form: str) -> None:
     if form != "pool":
         assert shop.each(seen) == shop.each(shop.given)
     assert_ledger_balanced(shop.nexus, handled=len(good), failed=len(shop.given) - len(good))
+
+
+@virtual_time
+async def test_what_is_raised_of_many_is_about_the_first_also_where_a_policy_may_drop_them() -> None:
+    nexus = AsyncEventNexus()
+    nexus.set_policy("a", DropOldest())
+    room = False
+    seen: list[int] = []
+
+    class Picky(EventConsumer):
+        lanewise = True
+
+        def handle_nowait(self, event: Event[Any]) -> bool:
+            return bool(room and self.handle_many([event]))
+
+        def handle_many(self, events: list[Event[Any]]) -> int:
+            if not room:
+                return 0
+            if events[0].payload == "bad":
+                raise ValueError("no bad ones")
+            seen.append(events[0].id)
+            return 1
+
+        async def handle(self, event: Event[Any], queue: SecondaryQueue) -> None:
+            while not room:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            self.handle_nowait(event)
+
+    nexus.add_handler("a", Picky())
+    async with nexus:
+        for number in range(20):
+            await nexus.ingest(Event(number, "a", 0, "bad" if number in (3, 4, 9) else "good"))
+        await asyncio.sleep(0.1)
+        room = True
+        await nexus.drained()
+    assert seen == [number for number in range(20) if number not in (3, 4, 9)]
+    assert [letter.event.id for letter in nexus.dead_letters] == [3, 4, 9]
+    assert_ledger_balanced(nexus, handled=17, failed=3)
 
 
 @pytest.mark.parametrize("seed", range(10))
