@@ -85,11 +85,13 @@ class Lane:
         "backlog",
         "handling",
         "holes",
+        "length",
         "limit",
         "line",
         "looked",
         "occupied",
         "outbound",
+        "pace",
         "priority",
         "promised",
         "stride",
@@ -121,6 +123,10 @@ class Lane:
         self._marks: deque[tuple[int, float]] = deque()
         self._next_mark = 0.0
         self.looked = 0.0
+        self.length = 1
+        """Entries that may be taken from it in a row."""
+        self.pace = 0.0
+        """Seconds one of them took lately, in quick runs."""
         self.stride = 8
         """Events an undisturbed giver adds before he looks at the clock again; more while they come fast."""
 
@@ -281,6 +287,11 @@ class Lanes(dict[int, Lane]):
     def any_occupied(self) -> bool:
         """Whether any lane has something in it."""
         return bool(self._occupied)
+
+    @property
+    def several_occupied(self) -> bool:
+        """Whether something waits behind what is more urgent."""
+        return len(self._occupied) > 1
 
     def open(self, priority: int) -> Lane | None:
         """Return the lane of a priority, a new one if need be; None when all lanes are taken."""
