@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 _QUICK = 5e-5
 _LONGEST_RUN = 128
-_LONG_TURN = 1e-4
+_LONG_TURN = 2e-4
 """Seconds for which events are handled before sources and timers get their turn."""
 _SHORT_TURN = 3e-5
 """The same where events of several priorities wait, so that the next urgent one is soon met."""
@@ -42,7 +42,7 @@ class Drain:
 
     Events are taken in runs of 1 to 128 between two looks at the clock: long runs while handlers are quick.
     Before each event the lanes are looked at, so a run ends as soon as something more urgent has come. Runs
-    make a turn of 30 to 100 us, after which everything else in the loop comes first.
+    make a turn of 30 or 200 us, after which everything else in the loop comes first.
 
     Attributes:
         event: the event that is with a handler here and now, or None.
@@ -80,7 +80,7 @@ class Drain:
         """Whether the run's handler took its events at once, each in the same time."""
         self._others: Iterator[Any] = iter(())
         self._bindings: tuple[Binding, ...] = ()
-        """The handlers of an event that has several; those to come are in `_others`."""
+        """The handlers of an event that has several; once one has raised, those to come are in `_others`."""
         self._plain: Route | None = None
         self._plain_left = 0
         self._task: asyncio.Task[None] | None = None
@@ -314,15 +314,19 @@ class Drain:
         calls, is_async = route.others, route.is_async
         self._bindings = route.bindings
         while True:
-            self._others = others = iter(calls)
-            if is_async:
-                for call in others:
-                    await call(event, queue)
-            else:
-                for call in others:
-                    result = call(event, queue)
-                    if result is not None and isawaitable(result):
-                        await result
+            others = iter(calls)
+            try:
+                if is_async:
+                    for call in others:
+                        await call(event, queue)
+                else:
+                    for call in others:
+                        result = call(event, queue)
+                        if result is not None and isawaitable(result):
+                            await result
+            except BaseException:
+                self._others = others
+                raise
             route.handled += 1
             if lanes.current is not lane:
                 break
@@ -394,9 +398,9 @@ class Drain:
                 lane.record_waiting(began if last_was_slow else ended, rest, after=1)
                 lane.handling.record(slow)
                 lane.handling.record((span - slow) / rest, rest)
-            if span >= 2 * _QUICK:
+            if span >= 4 * _QUICK:
                 lane.length = max(1, lane.length // 2) if was_many else 1
-            elif span < _QUICK:
+            elif span < 2 * _QUICK:
                 lane.length = min(_LONGEST_RUN, 2 * lane.length)
         lane.taken += taken
         if not lane.line:
