@@ -18,6 +18,7 @@ __all__ = ["Again", "Lane", "Lanes", "Slot"]
 
 _MARK_SECONDS = 5e-5
 _MARK_SHARE = 0.02
+_SHORTEST_STRIDE = 8
 _LONGEST_STRIDE = 128
 
 
@@ -127,7 +128,7 @@ class Lane:
         """Entries that may be taken from it in a row."""
         self.pace = 0.0
         """Seconds one of them took lately, in quick runs."""
-        self.stride = 8
+        self.stride = _SHORTEST_STRIDE
         """Events an undisturbed giver adds before he looks at the clock again; more while they come fast."""
 
     def __repr__(self) -> str:
@@ -176,7 +177,12 @@ class Lane:
 
     def mark(self, now: float) -> None:
         """Remember that the next entry comes now."""
-        self.stride = min(2 * self.stride, _LONGEST_STRIDE) if now - self.looked < _MARK_SECONDS else 8
+        if not self.limit:  # others had their turn: half as fast as before is likely
+            self.stride = max(_SHORTEST_STRIDE, self.stride // 2)
+        elif now - self.looked < _MARK_SECONDS:
+            self.stride = min(2 * self.stride, _LONGEST_STRIDE)
+        else:
+            self.stride = _SHORTEST_STRIDE
         self.looked = now
         if not self.occupied:
             self._marks.clear()

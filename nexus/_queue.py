@@ -265,8 +265,8 @@ class AsyncEventPriorityQueue:
             door = self.lanes.doors.get(priority)
             if door is not None:
                 line, lane = door
-                room = min(lane.limit - len(line), len(events))
-                if room > 0:
+                if lane.limit > len(line):  # they all come now: there is no need to look at the clock
+                    room = min(self.maxsize - lane.backlog - lane.promised - len(line), len(events))
                     line.extend(islice(events, room))
                     for _ in range(room):
                         events.popleft()
