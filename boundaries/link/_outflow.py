@@ -10,7 +10,6 @@ With a store it keeps a part of each lane here, and sends nothing before the sto
 from __future__ import annotations
 
 from bisect import insort
-from collections import deque
 from collections.abc import Iterator
 from itertools import islice
 from typing import Final, Protocol
@@ -18,16 +17,16 @@ from typing import Final, Protocol
 import orjson
 
 from nexus.boundaries.link._frames import LEAST, MOST, NOTHING, Ack, LaneAck, pack_events
+from nexus.boundaries.link._sending_lane import INFINITY, SendingLane
 from nexus.errors import BadCall
 
 __all__ = ["FRAME_EVENTS", "Outflow", "Store"]
 
-FRAME_EVENTS: Final = 128
+FRAME_EVENTS: Final = 256
 """Events of one frame at most."""
 FRAME_BYTES: Final = 64 * 1024
 """Bytes of one frame at which it goes; one larger event goes alone."""
 MAX_LANES: Final = 64
-INFINITY: Final = float("inf")
 
 
 class Store(Protocol):
@@ -48,128 +47,6 @@ class Store(Protocol):
     def has_room(self, size: int) -> bool:
         """Say whether a row of so many bytes can be kept."""
         ...
-
-
-class _Lane:
-    """One priority: what is on its way, and what waits behind it."""
-
-    __slots__ = (
-        "base",
-        "behind",
-        "bytes",
-        "deadlines",
-        "flight",
-        "flying",
-        "full_base",
-        "full_last",
-        "full_since",
-        "gap",
-        "given_before",
-        "given_up",
-        "held",
-        "is_slow",
-        "limit",
-        "priority",
-        "resend_at",
-        "sent",
-        "sizes",
-        "stored",
-        "tries",
-        "waiting",
-    )
-
-    def __init__(self, priority: int) -> None:
-        self.priority = priority
-        self.base = 1
-        """Sequence number of the first that is not accepted."""
-        self.flight: deque[bytes] = deque()  # bounded by the outflow's maxsize and max_bytes
-        self.waiting: deque[bytes] = deque()  # bounded by maxsize and max_bytes, and one reading more
-        self.behind = 0
-        """Those that follow and are in the store alone."""
-        self.stored = 2**63
-        """The last number that may be sent because it is durable."""
-        self.bytes = 0
-        self.limit = 0
-        """The last sequence number that may be sent; 0 before the other side has said so."""
-        self.held: tuple[tuple[int, int], ...] = ()
-        """Ranges that the other side has, and has not accepted."""
-        self.gap = 0
-        """Where the gap began for which something was sent again last."""
-        self.resend_at = INFINITY
-        self.tries = 0
-        """How often in a row it was sent again."""
-        self.sent = 0
-        """The last number that was ever sent."""
-        self.given_before = 0
-        """The last number that may have been sent in an earlier life."""
-        self.flying = 0
-        """Bytes of what is on its way."""
-        self.sizes: deque[int] = deque()  # bounded by `flight`
-        """Bytes of each on its way, where that does not hold them itself."""
-        self.deadlines: dict[int, float] = {}
-        """By number, of those that were not sent yet and have one."""
-        self.given_up: set[int] = set()
-        """Numbers of those that are no events any more."""
-        self.is_slow = False
-        """Whether nobody waits for it when it is full."""
-        self.full_base = 0
-        """The first that was not accepted when it was full last."""
-        self.full_last = 0
-        """The last it held when it was full; all that is accepted from then on is timed."""
-        self.full_since = 0.0
-
-    @property
-    def first_gap(self) -> int:
-        """The first number that the other side does not have, though it has later ones; 0 for none."""
-        if not self.held or self.held[0][0] > self.base:
-            return self.base if self.held else 0
-        return self.held[0][1] + 1 if len(self.held) > 1 else 0
-
-    @property
-    def count(self) -> int:
-        """Events it holds here, and places of those that were given up."""
-        return len(self.flight) + len(self.waiting)
-
-    @property
-    def last(self) -> int:
-        """The last number that was given; 0 if none was."""
-        return self.base + len(self.flight) + len(self.waiting) + self.behind - 1
-
-    def give_up(self, number: int, place: deque[bytes]) -> None:
-        """Put nothing in the place of an event."""
-        at = number - self.base - (len(self.flight) if place is self.waiting else 0)
-        self.bytes += len(NOTHING) - len(place[at])
-        place[at] = NOTHING
-        self.given_up.add(number)
-
-    def let_go(self, count: int) -> int:
-        """Let go of the first ones; return how many of them were events."""
-        if count > self.count:  # those that are in the store alone are events as far as is known here
-            stored = min(count - self.count, self.behind)
-            found = self.let_go(self.count) + stored
-            self.base += stored
-            self.behind -= stored
-            self.sent = max(self.sent, self.base - 1)
-            return found
-        flight = self.flight
-        flew = min(count, len(flight))
-        size = flown = sum(len(flight.popleft()) for _ in range(flew))
-        if self.sizes:
-            flown = sum(self.sizes.popleft() for _ in range(flew))
-        size += sum(len(self.waiting.popleft()) for _ in range(count - flew))
-        self.bytes -= size
-        self.flying -= flown
-        numbers = range(self.base, self.base + count)
-        self.base += count
-        if self.deadlines and self.base > self.sent + 1:
-            for number in numbers:
-                self.deadlines.pop(number, None)
-        self.sent = max(self.sent, self.base - 1)
-        if not self.given_up:
-            return count
-        gone = self.given_up.intersection(numbers)
-        self.given_up -= gone
-        return count - len(gone)
 
 
 class Outflow:
@@ -211,7 +88,7 @@ class Outflow:
         """Events that were sent more than once."""
         self.is_overtaken = False
         """Whether the other side has what was never sent: the store is an old copy of itself."""
-        self._lanes: dict[int, _Lane] = {}
+        self._lanes: dict[int, SendingLane] = {}
         self._order: list[int] = []
         self._window = 0
         self._lane_bytes = self._total_bytes = 2**63
@@ -487,7 +364,7 @@ class Outflow:
                 return True
         return False
 
-    def _room(self, lane: _Lane) -> int:
+    def _room(self, lane: SendingLane) -> int:
         """Return how many bytes more may be on their way."""
         flying = 0
         for each in self._lanes.values():
@@ -500,18 +377,18 @@ class Outflow:
     def _lose(self, reason: str) -> None:
         self.lost[reason] = self.lost.get(reason, 0) + 1
 
-    def _lane(self, priority: int) -> _Lane:
+    def _lane(self, priority: int) -> SendingLane:
         if not LEAST <= priority <= MOST:
             raise BadCall(f"a priority on a link is from {LEAST} to {MOST}, not {priority}")
         if len(self._lanes) >= MAX_LANES:
             raise BadCall(f"a link carries {MAX_LANES} priorities; {priority} would be one more")
-        lane = self._lanes[priority] = _Lane(priority)
+        lane = self._lanes[priority] = SendingLane(priority)
         if self._store is not None:
             lane.stored = 0
         insort(self._order, priority)
         return lane
 
-    def _acknowledge(self, lane: _Lane, found: LaneAck, now: float) -> int:
+    def _acknowledge(self, lane: SendingLane, found: LaneAck, now: float) -> int:
         # After a reconnect the other side may have accepted what was not sent on this connection.
         count = max(0, min(found.accepted - lane.base + 1, lane.count + lane.behind))
         accepted = lane.let_go(count)
@@ -530,7 +407,7 @@ class Outflow:
             lane.resend_at = now + self.patience
         return accepted
 
-    def _again(self, lane: _Lane, now: float) -> Iterator[bytes]:
+    def _again(self, lane: SendingLane, now: float) -> Iterator[bytes]:
         """Send again what is not known to be there; of a gap, what lies before the last that is there."""
         lane.gap = lane.first_gap
         known = lane.held[-1][0] if lane.gap else 2**63
@@ -558,7 +435,7 @@ class Outflow:
         lane.tries += 1
         lane.resend_at = now + self.patience * 2.0 ** min(lane.tries, 6)
 
-    def _frame(self, lane: _Lane, limit: int, room: int, now: float) -> bytes:
+    def _frame(self, lane: SendingLane, limit: int, room: int, now: float) -> bytes:
         """Make the next frame of a lane; there is something that may go."""
         first = lane.base + len(lane.flight)
         rows: list[bytes] = []
@@ -597,7 +474,7 @@ class Outflow:
             lane.resend_at = now + self.patience
         return pack_events(lane.priority, first, self._micros(now), rows)
 
-    def _look(self, lane: _Lane, number: int, now: float) -> None:
+    def _look(self, lane: SendingLane, number: int, now: float) -> None:
         """Give up the event that is to go next if it is too late, or must not go again."""
         if number in lane.given_up:
             return
@@ -610,7 +487,7 @@ class Outflow:
             lane.give_up(number, lane.waiting)
             self._lose("expired")
 
-    def _went(self, lane: _Lane, first: int, rows: list[bytes]) -> None:
+    def _went(self, lane: SendingLane, first: int, rows: list[bytes]) -> None:
         """Forget what need not be known any more of rows that were sent."""
         if lane.deadlines:
             for number in range(first, first + len(rows)):

@@ -73,8 +73,8 @@ class Rows:
                     row = _dumps((number, kind, event.payload), None, _OPTIONS)
                 except TypeError:
                     row = _NULL  # only the packer knows what to make of it
-                # A null may have been a NaN. `find` is faster than `in`.
-                if row.find(_NULL) < 0 and (
+                # A null may have been a NaN. `rfind` is faster than `in` and `find`.
+                if row.rfind(_NULL) < 0 and (
                     len(row) <= (MEDIUM if row.rfind(b"[") == 0 else SMALL) or not _is_doubtful(row)
                 ):
                     return b"%b" % row  # a copy: what orjson gives keeps the room it was written in
@@ -106,7 +106,7 @@ class Rows:
         except TypeError:
             rows.clear()
         joined = b"".join(rows)
-        is_plain = joined.find(_NULL) < 0 and joined.count(b"[") == len(rows) and type(kind) is not bool
+        is_plain = joined.rfind(_NULL) < 0 and joined.count(b"[") == len(rows) and type(kind) is not bool
         if rows and is_plain and (max(map(len, rows)) <= MEDIUM or not any(map(_is_doubtful, rows))):
             return rows
         rows = []
