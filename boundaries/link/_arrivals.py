@@ -47,7 +47,7 @@ class Arrivals:
         """Make events; None for each that is left out, and for what is none."""
         if self._authority is None and not self._rows.classes:
             try:
-                return list(make_events(rows, priority, plain))  # type: ignore[arg-type]  # it looks
+                return make_events(rows, priority, plain)  # type: ignore[arg-type,return-value]  # it looks
             except (TypeError, ValueError):
                 pass  # some are not of the ordinary form
         return [None if row is None else self._event(row, priority, ahead, plain) for row in rows]

@@ -185,6 +185,17 @@ class Inflow:
             self.refused += len(frame)
             return []
         self._due.add(frame.priority)
+        count, size = frame.count, frame.size
+        if (
+            frame.first == lane.expected
+            and frame.first + count - 1 <= lane.granted
+            and not lane.held
+            and (not lane.given or self._has_room(lane, size))
+        ):  # the usual case: all of it is next, and was granted
+            lane.expected += count
+            lane.given.append((count, size))
+            lane.bytes += size
+            return frame
         end = frame.first + len(frame)
         first = min(max(frame.first, lane.expected), end)
         self.duplicates += first - frame.first
@@ -195,7 +206,6 @@ class Inflow:
         if not count:
             return []
         rows: list[Row] = []
-        size = frame.size
         is_whole = count == len(frame)
         is_enough = is_whole and first == lane.expected and not lane.held
         if not is_enough:

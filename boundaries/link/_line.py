@@ -205,8 +205,8 @@ class Line:
                 batch.fill(self._events(arrival, now))
             self._let_wait(batch, priority)
             return False
-        events = batch.fill(self._events(arrival, now))
-        if len(arrival.rows) == len(events) == 1 and not self._unsettled:
+        events = batch.fill(made := self._events(arrival, now))
+        if len(made) == len(events) == 1 and not self._unsettled:
             try:
                 if self._begin(events[0]) or self._hand_over(events, priority):
                     self._unsettled.append((arrival, now))

@@ -16,7 +16,7 @@ from typing import Final, Protocol
 
 import orjson
 
-from nexus.boundaries.link._frames import LEAST, MOST, NOTHING, Ack, LaneAck, pack_events
+from nexus.boundaries.link._frames import LEAST, MOST, NOTHING, Ack, LaneAck, pack_event, pack_events
 from nexus.boundaries.link._sending_lane import INFINITY, SendingLane
 from nexus.errors import BadCall
 
@@ -336,6 +336,34 @@ class Outflow:
                 if lane.flight and len(lane.waiting[0]) > room:
                     break
                 yield self._frame(lane, limit, room, now)
+
+    def lone(self, now: float) -> bytes | None:
+        """Give what `frames` would, where that is one frame of the one event that waits; else None."""
+        if not self._open or self.is_overtaken or not self.keeps:
+            return None
+        found: SendingLane | None = None
+        for lane in self._lanes.values():
+            if lane.waiting:
+                if found is not None:
+                    return None
+                found = lane
+            if now >= lane.resend_at:
+                return None
+        if found is None or len(found.waiting) > 1 or found.deadlines:
+            return None
+        row, number = found.waiting[0], found.base + len(found.flight)
+        if number > min(found.limit or found.base - 1 + self._window, found.stored):
+            return None
+        size = len(row)
+        if found.flight and size > self._room(found):
+            return None
+        found.waiting.clear()
+        found.flight.append(row)
+        found.flying += size
+        found.sent = max(found.sent, number)
+        if found.resend_at == INFINITY:
+            found.resend_at = now + self.patience
+        return pack_event(found.priority, number, self._micros(now), row)
 
     @property
     def next_time(self) -> float:

@@ -35,6 +35,7 @@ from nexus.boundaries.outbox._receipts import Cursors, Track
 __all__ = ["Arrival", "LinkBroken", "LinkEnded", "LinkLimits", "Peer"]
 
 PROBES: Final = 4
+_AT_ENDS: Final = (Bye, Hello)
 """Small questions in the time of `LinkLimits.patience` to a side that accepts nothing: so it is known soon
 when a way is there again that was gone."""
 DEAD_AFTER: Final = 3
@@ -248,20 +249,21 @@ class Peer:
         except BadLinkFrame as exc:
             raise LinkBroken(str(exc)) from exc
         inflow = self._inflow
-        if self.hello is None or inflow is None or isinstance(frame, Bye | Hello):
+        if self.hello is None or inflow is None or isinstance(frame, _AT_ENDS):
             self._meet(frame, now)
             return None
         self._is_known = True
+        if isinstance(frame, Events):
+            try:
+                rows = inflow.received(frame)
+            except BadLinkFrame as exc:
+                raise LinkBroken(str(exc)) from exc
+            count = frame.count if rows is frame else len(rows)
+            if not count:
+                return None
+            first, track = inflow.given(frame.priority, count)
+            return Arrival(frame.priority, frame.sent, rows, first, track)
         match frame:
-            case Events():
-                try:
-                    rows = inflow.received(frame)
-                except BadLinkFrame as exc:
-                    raise LinkBroken(str(exc)) from exc
-                if not rows:
-                    return None
-                first, track = inflow.given(frame.priority, len(rows))
-                return Arrival(frame.priority, frame.sent, rows, first, track)
             case Ack():
                 self.outflow.acknowledged(frame, now)
                 if self.outflow.is_overtaken:
@@ -288,6 +290,20 @@ class Peer:
         """Note that the next events of an arrival's lane are accepted."""
         if self._inflow is not None:
             self._inflow.accepted(arrival.priority, count, arrival.sent, now)
+
+    def lone(self, now: float) -> bytes | None:
+        """Give the frame of a lone event where that is all there is to say; None where it may not be."""
+        inflow = self._inflow
+        if self.hello is None or inflow is None or not self._is_open or self._farewell is not None:
+            return None
+        if self._replies or inflow.is_urging or now >= self._again:
+            return None
+        if min(now - self._heard, now - self._asked) >= self.limits.heartbeat:
+            return None
+        frame = self.outflow.lone(now)
+        if frame is not None and self._again == INFINITY:
+            self._again = now + self.limits.patience / PROBES
+        return frame
 
     def output(self, now: float, *, ack: bool = True) -> Iterator[bytes]:
         """Give the frames that are to go now, in their order.

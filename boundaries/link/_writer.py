@@ -184,8 +184,12 @@ class Writer:
     def _write(self, send_nowait: Callable[[bytes], bool]) -> None:
         """Send what may go, as far as the wire has room; the rest is left to `run`."""
         acked = self._must_ack
-        frames = self._output()
-        for frame in frames:
+        frames: Iterator[bytes] = iter(())
+        if acked or (frame := self._peer.lone(self._clock())) is None:
+            frames = self._output()
+            frame = next(frames, None)
+        self._collected = 0
+        while frame is not None:
             try:
                 is_sent = send_nowait(frame)
             except (ConnectionError, BadCall):
@@ -194,6 +198,7 @@ class Writer:
                 self._frames = chain((frame,), frames)
                 self._wake.set()
                 return
+            frame = next(frames, None)
         self._is_stalled = self._peer.outflow.is_stalled
         self._wrote = True
         if self._is_quiet:
