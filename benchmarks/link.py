@@ -27,10 +27,10 @@ from nexus.boundaries.link import LinkLimits
 from nexus.cli.demo._congestion_run import Congestion, congest
 
 PLAIN = "plain TCP stream"
-LINK = "link, target 2 ms"
+LINK = "link, target 1 ms"
 DEFAULT = "link, its own limits"
 PLAIN_ZMQ = "plain ZMQ, PUSH and PULL"
-ZMQ = "link over ZMQ, target 2 ms"
+ZMQ = "link over ZMQ, target 1 ms"
 
 
 def _contestant(way: str, target: float) -> Callable[..., Outcome]:
@@ -51,10 +51,10 @@ CONTESTS = (
         figures={"p50": "ms", "p99": "ms", "readings": "readings/s"},
         contestants={
             PLAIN: _contestant("plain", LinkLimits().target),
-            LINK: _contestant("link", 0.002),
+            LINK: _contestant("link", 0.001),
             DEFAULT: _contestant("link", LinkLimits().target),
             PLAIN_ZMQ: _contestant("zmq", LinkLimits().target),
-            ZMQ: _contestant("zmq-link", 0.002),
+            ZMQ: _contestant("zmq-link", 0.001),
         },
         full={"seconds": 6.0},
         quick={"seconds": 1.0},

@@ -22,7 +22,7 @@ __all__ = ["command"]
 @click.option(
     "--target",
     type=click.FloatRange(min=1e-4, max=10.0),
-    default=0.002,
+    default=0.001,
     show_default=True,
     help="Seconds of delay that the link's window aims at.",
 )

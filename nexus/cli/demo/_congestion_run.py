@@ -29,7 +29,7 @@ class Congestion:
     """How long the flood lasts."""
     rate: float = 2e6
     """Bytes a second that each line carries."""
-    target: float = 0.002
+    target: float = 0.001
     """`LinkLimits.target` of the link."""
     most_window: int = 8192
     """`LinkLimits.most_window` of the link."""
