@@ -191,11 +191,8 @@ class RouterWire:
         elif waiting >= self._full or (waiting and self._held + size > HELD):
             self.refused += 1
         elif message[-1]:
-            self._held += size
-            self._mail.messages.append(message[1:])
-            self._mail.stir()
-            if not self._mail.messages:
-                self._held = 0
+            self._mail.put([message[1:]])
+            self._held = self._held + size if self._mail.messages else 0
 
     def lost(self) -> None:
         """Note that the peer is gone; whoever waits is told."""
