@@ -101,6 +101,11 @@ class Backlog:
         return self._held
 
     @property
+    def dropped_count(self) -> int:
+        """Frames dropped, whatever the reason."""
+        return sum(self.dropped.values())
+
+    @property
     def waiting(self) -> int:
         """Frames the transport has not taken."""
         return self._waiting

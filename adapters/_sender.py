@@ -111,20 +111,23 @@ class Sender(Adapted, Generic[T_contra]):
             raise LinkDown(f"{self.name}: the frame was dropped; see counts.dropped")
 
     async def flush(self, timeout: float | None = None) -> bool:
-        """Wait until the transport has everything that was sent.
+        """Wait until the transport has everything that was sent, or is sent meanwhile.
 
         Args:
             timeout: seconds; None for no limit.
 
         Returns:
-            False if the time was up before, or the link has failed.
+            False if the time was up before, the link has failed, or a frame was dropped meanwhile instead of
+            sent: at a stop, for want of room, or because the transport will not have it or nobody wants it.
         """
+        before = self._backlog.dropped_count
         try:
             async with asyncio.timeout(timeout):
                 await self._backlog.emptied()
         except TimeoutError:
             return False
-        return not len(self._backlog)
+        failed = self.link.state == "failed"
+        return not (failed or len(self._backlog)) and self._backlog.dropped_count == before
 
     def _catch_up(self, state: LinkState) -> None:
         if state.state == "up" and self._backlog.waiting:
