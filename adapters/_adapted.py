@@ -128,7 +128,7 @@ class Adapted(abc.ABC):
             timeout: seconds; None for no limit.
 
         Raises:
-            LinkDown: the time is up, or the link has failed for good.
+            LinkDown: the time is up, the link has failed for good, or it was stopped meanwhile.
         """
         await self.start()
         await self._link.wait_up(timeout)

@@ -52,7 +52,7 @@ class Link:
         self._retry = retry or Retry()
         self._waits = Waits(self._retry)
         self._listeners: list[OnLink] = []
-        self._waiters: set[asyncio.Future[None]] = set()
+        self._waiters: set[asyncio.Future[State]] = set()
         self._up_since = math.inf
 
     def listen(self, listener: OnLink) -> None:
@@ -98,17 +98,20 @@ class Link:
             timeout: seconds; None for no limit.
 
         Raises:
-            LinkDown: it has failed, was stopped, or the time is up.
+            LinkDown: it has failed, is stopped meanwhile, or the time is up. Of one that was never begun the
+                beginning is awaited.
         """
         try:
             async with asyncio.timeout(timeout):
                 while not self.is_up:
                     if self.state.state == "failed":
                         raise LinkDown(f"{self.state.name}: {self.state.error}")
-                    waiter = asyncio.get_running_loop().create_future()
+                    waiter: asyncio.Future[State] = asyncio.get_running_loop().create_future()
                     self._waiters.add(waiter)
                     try:
-                        await waiter
+                        # It may have been started again since: what it was told counts.
+                        if await waiter == "stopped":
+                            raise LinkDown(f"{self.state.name} was stopped")
                     finally:
                         self._waiters.discard(waiter)
         except TimeoutError:
@@ -172,7 +175,7 @@ class Link:
                 listener(after)
             except Exception:
                 logger.exception("a listener to the state of %s failed", after.name)
-        if after.state in ("up", "failed"):
+        if after.state in ("up", "failed", "stopped"):
             for waiter in self._waiters:
                 if not waiter.done():
-                    waiter.set_result(None)
+                    waiter.set_result(after.state)

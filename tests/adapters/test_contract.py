@@ -162,6 +162,30 @@ async def test_a_stopped_half_says_so(pair: Any) -> None:
         await sender.send({"n": 1})
 
 
+async def test_a_stop_ends_every_wait(pair: Any) -> None:
+    """Who waits for a link, or for frames to go, is told of a stop, after which the half may start again."""
+    if not pair.can_break:
+        pytest.skip(f"{pair.name} has no peer that could be gone")
+    async with pair.receiver() as receiver:
+        sender = pair.sender(flush_timeout=0.05)
+        await pair.ready(sender, receiver)
+        await pair.break_link()
+        while sender.link.state == "up":
+            await sender.send({"n": 0})
+            await asyncio.sleep(0.01)
+        before = sender.counts.dropped
+        await sender.send({"n": 0})
+        waits = [asyncio.ensure_future(sender.connected()), asyncio.ensure_future(sender.flush(10))]
+        await asyncio.sleep(0)
+        await sender.stop()
+        with pytest.raises(LinkDown, match="was stopped"):
+            await waits[0]
+        assert await waits[1] is (sender.counts.dropped == before)
+        await pair.mend_link()
+        async with sender:
+            await sender.connected(10)
+
+
 async def test_a_bad_payload_costs_itself_only(pair: Any) -> None:
     """A frame that is no JSON raises once, is counted once, and the next one works."""
     async with pair.receiver() as receiver, pair.sender() as sender:

@@ -88,6 +88,27 @@ async def test_retrying_can_be_off(again: Any, tries: int) -> None:
 
 
 @virtual_time
+async def test_waiting_for_a_link_ends_with_it() -> None:
+    """Whoever waits for a link that is stopped is told so, though it is begun again at once."""
+    link = Link("x")
+    early = asyncio.ensure_future(link.wait_up())
+    await asyncio.sleep(0)
+    link.begin()
+    late = asyncio.ensure_future(link.wait_up(10))
+    await asyncio.sleep(1)
+    assert not early.done()
+    link.stopped()
+    link.begin()
+    for waiting in (early, late):
+        with pytest.raises(LinkDown, match="x was stopped"):
+            await waiting
+    again = asyncio.ensure_future(link.wait_up())
+    await asyncio.sleep(1)
+    link.up()
+    await again
+
+
+@virtual_time
 async def test_waiting_for_the_link_is_bounded() -> None:
     """After its timeout `wait_up` says how the link stands and why."""
     link = Link("x")
