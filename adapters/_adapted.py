@@ -77,7 +77,11 @@ class Adapted(abc.ABC):
         return self._link.state
 
     def on_link(self, listener: OnLink) -> None:
-        """Call the listener, in the event loop, at every change of `link` from now on."""
+        """Call the listener, in the event loop, at every change of `link` from now on.
+
+        Raises:
+            TypeError: it is async, and would not run.
+        """
         self._link.listen(listener)
 
     @property

@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeAlias
 
 import attrs
 
+from nexus.adapters._plain import plain
 from nexus.adapters._retry import Retry, Waits
 from nexus.adapters._safe import why
 from nexus.errors import ConfigError, LinkDown
@@ -38,7 +39,7 @@ class LinkState:
 
 
 OnLink: TypeAlias = "Callable[[LinkState], None]"
-"""Called in the event loop at every change; what it raises is logged."""
+"""Called in the event loop at every change, and not awaited; what it raises is logged."""
 
 
 class Link:
@@ -56,8 +57,12 @@ class Link:
         self._up_since = math.inf
 
     def listen(self, listener: OnLink) -> None:
-        """Call the listener at every change from now on."""
-        self._listeners.append(listener)
+        """Call the listener at every change from now on.
+
+        Raises:
+            TypeError: it is async, and would not run.
+        """
+        self._listeners.append(plain(listener, "a listener to a link"))
 
     @property
     def is_up(self) -> bool:

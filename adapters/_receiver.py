@@ -8,6 +8,7 @@ from typing import Any, Generic, Self, TypeAlias, TypeVar
 
 from nexus.adapters._adapted import Adapted, CommonConfig, Counts
 from nexus.adapters._inbox import Inbox, Item, Overflow
+from nexus.adapters._plain import plain
 from nexus.adapters._safe import why
 from nexus.adapters.packing import Unpacker, json_unpacker
 from nexus.errors import EndOfData, NexusError, UnpackerError
@@ -22,7 +23,8 @@ Meta: TypeAlias = dict[str, Any]
 """What the transport said of an item: ``topic``, ``peer`` and the like."""
 
 OnBad: TypeAlias = "Callable[[UnpackerError], object]"
-"""Called with what is wrong with a frame that was put aside; it carries the frame and its meta."""
+"""Called, and not awaited, with what is wrong with a frame that was put aside; it carries the frame and its
+meta."""
 
 
 class Receiver(Adapted, Generic[T_co]):
@@ -63,6 +65,19 @@ class Receiver(Adapted, Generic[T_co]):
         self._bad: dict[str, int] = {}
         self._handed: list[Meta] = []
         """The items handed out last, which are accepted when the next ones are asked for."""
+
+    @property
+    def on_bad(self) -> OnBad | None:
+        """What is called with a frame that was put aside; None for nobody.
+
+        Raises:
+            TypeError: it is set to what is async, and would not run.
+        """
+        return self._on_bad
+
+    @on_bad.setter
+    def on_bad(self, listener: OnBad | None) -> None:
+        self._on_bad = plain(listener, "on_bad")
 
     @property
     def counts(self) -> Counts:
@@ -169,9 +184,9 @@ class Receiver(Adapted, Generic[T_co]):
             logger.warning(
                 "%s: %d bad frames so far; the last, of %d bytes: %s", self.name, count, size, problem
             )
-        if self.on_bad is not None:
+        if self._on_bad is not None:
             try:
-                self.on_bad(exc)
+                self._on_bad(exc)
             except Exception:
                 logger.exception("on_bad of %s failed", self.name)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import attrs
 
+from nexus.adapters._plain import plain
 from nexus.adapters._safe import why
 
 __all__ = ["Quarantine", "Quarantined"]
@@ -36,12 +37,15 @@ class Quarantine:
 
     Args:
         name: of the boundary, for the log.
-        handler: called with each item; what it raises is logged.
+        handler: called with each item, and not awaited; what it raises is logged.
+
+    Raises:
+        TypeError: the handler is async, and would not run.
     """
 
     def __init__(self, name: str, handler: Callable[[Quarantined], object] | None) -> None:
         self._name = name
-        self._handler = handler
+        self._handler = plain(handler, "quarantine")
         self._counts: dict[str, int] = {}
 
     @property

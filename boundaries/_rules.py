@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import attrs
 
 from nexus import Event, EventFactory, EventKey, NamedEvent, event_type_of
+from nexus.adapters._plain import plain
 
 __all__ = ["Convert", "Rule", "Unmatched", "match_topic", "pick", "table"]
 
@@ -23,7 +24,7 @@ Convert: TypeAlias = "Callable[[Data, Meta], Event[Any] | None]"
 class Rule:
     """Which data becomes which event.
 
-    Every callable gets ``(data, meta)``; what it raises puts the item into quarantine.
+    Every callable gets ``(data, meta)`` and is not awaited; what it raises puts the item into quarantine.
     """
 
     type: EventKey | type[NamedEvent[Any]] | Callable[[Data, Meta], EventKey]
@@ -53,6 +54,8 @@ class Rule:
             )
         if self.ttl is not None and not self.ttl > 0:
             raise ValueError(f"a rule's ttl must be more than 0 seconds, or None, not {self.ttl!r}")
+        for name in ("type", "where", "priority", "payload"):
+            plain(getattr(self, name), f"a rule's {name}")
 
     def takes(self, data: Data, meta: Meta) -> bool:
         """Say whether the rule is for this data."""

@@ -20,6 +20,7 @@ from nexus import (
     NamedEvent,
     SimpleEventConverter,
 )
+from nexus.adapters._plain import plain
 from nexus.adapters._wire import Wire
 from nexus.adapters._zmq_port import AnySocket
 from nexus.adapters._zmq_socket import ZmqWire
@@ -131,7 +132,7 @@ class _FrameConverter(ZmqAbstractConverter):
         self.max_message = max_message
         self.batch = batch
         self.topic = topic.encode() if isinstance(topic, str) else topic
-        self.on_bad = on_bad
+        self.on_bad = plain(on_bad, "on_bad")
         self._wire: Wire | None = self._open()
         self._ready: deque[Event[Any]] = deque()  # bounded by one `receive`
         self._quarantined: dict[str, int] = {}

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from nexus import Event, EventFactory, EventKey, NamedEvent, SimpleEventConverter
 from nexus.adapters._base import Meta, Receiver
+from nexus.adapters._plain import plain
 from nexus.boundaries._quarantine import Quarantine, Quarantined
 from nexus.boundaries._rules import Convert, Rule, Unmatched, table
 from nexus.errors import EndOfData, NoMoreEvents, UnpackerError
@@ -36,6 +37,9 @@ class InboundBoundary(SimpleEventConverter):
         event_factory: gives the events their ids, usually the nexus; None for one of its own.
         quarantine: called with each item that is put aside; None to count and log it only.
         name: for logs and statistics; None for the receiver's.
+
+    Raises:
+        TypeError: a function is async: none is awaited here.
     """
 
     closes_late = True
@@ -137,5 +141,5 @@ def _converter(rules: Any, factory: EventFactory) -> Convert:
     if isinstance(rules, Rule):
         rules = (rules,)
     if callable(rules):
-        return cast("Convert", rules)
+        return cast("Convert", plain(rules, "what makes events"))
     return table(rules, factory, lambda: asyncio.get_running_loop().time())

@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 from nexus import Event, EventConsumer, EventSource, SecondaryQueue
 from nexus.adapters._base import Sender
+from nexus.adapters._plain import plain
 from nexus.errors import BadCall
 
 __all__ = ["OutboundBoundary", "Outgoing"]
@@ -36,6 +37,9 @@ class OutboundBoundary(EventConsumer, EventSource):
         concurrency: events of one priority that may be on their way at once, where `confirm` is True.
         name: for logs and graphs; None for the sender's.
 
+    Raises:
+        TypeError: a function is async: none is awaited here.
+
     Attributes:
         left_out: events for which `convert` returned None.
     """
@@ -64,9 +68,9 @@ class OutboundBoundary(EventConsumer, EventSource):
         self.confirm = confirm
         # One at a time keeps the order where it is the backlog that takes them.
         self.concurrency = concurrency if confirm else 1
-        self._payload = payload
-        self._topic = topic
-        self._convert = convert or self._plain
+        self._payload = plain(payload, "payload")
+        self._topic = plain(topic, "topic")
+        self._convert = plain(convert, "convert") or self._plain
 
     async def start(self) -> None:
         """Start the sender.

@@ -11,6 +11,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from inspect import iscoroutinefunction
 from time import monotonic
 from typing import Any, Final
 
@@ -64,6 +65,7 @@ class Watchdog(EventProducer):
 
     Raises:
         ValueError: the period is not more than 0.
+        TypeError: `on_stall` is async: its thread has no event loop.
     """
 
     closes_late = True
@@ -78,6 +80,8 @@ class Watchdog(EventProducer):
         super().__init__()
         if not 0 < period < float("inf"):
             raise ValueError(f"period must be more than 0 seconds, not {period!r}")
+        if iscoroutinefunction(on_stall):
+            raise TypeError(f"on_stall is called on a thread and not awaited, and {on_stall!r} is async")
         self.name = "watchdog"
         self.period = period
         self.stalls = 0

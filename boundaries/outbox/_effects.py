@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, TypeAlias
 
 from nexus import Event, EventConsumer, SecondaryQueue
+from nexus.adapters._plain import plain
 from nexus.boundaries.outbox._kinds import Connection
 from nexus.boundaries.outbox._outbox import Outbox
 from nexus.boundaries.outbox._receipts import Cursors, Receipt
@@ -34,13 +35,16 @@ class Effects(EventConsumer):
             those for which it raises again have failed. Where the disk fails, the commit is done again: let
             those errors out.
         maxsize: events that may be under way; more wait in the nexus.
+
+    Raises:
+        TypeError: `apply` is async: the outbox's thread has no event loop.
     """
 
     lanewise = True
 
     def __init__(self, outbox: Outbox, apply: Apply, *, maxsize: int = 10_000) -> None:
         self._outbox = outbox
-        self._apply = apply
+        self._apply = plain(apply, "apply")
         self._maxsize = maxsize
         self._taken: list[tuple[Event[Any], Done]] = []
         self._under_way = 0

@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol, TypeVar
 
 import attrs
 
+from nexus.adapters._plain import plain
 from nexus.adapters._retry import Retry, Waits
 from nexus.adapters._thread import Worker
 from nexus.boundaries.outbox._files import Files
@@ -275,8 +276,12 @@ class Outbox:
         )
 
     def on_state(self, listener: Callable[[OutboxState], object]) -> None:
-        """Call a listener, in the loop, when the condition or the damage changes."""
-        self._listeners.append(listener)
+        """Call a listener, in the loop, when the condition or the damage changes.
+
+        Raises:
+            TypeError: it is async, and would not run.
+        """
+        self._listeners.append(plain(listener, "a listener to an outbox"))
 
     def streams(self) -> list[str]:
         """Return the names of the streams that have, or had, rows."""

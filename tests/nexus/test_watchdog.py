@@ -141,6 +141,15 @@ async def test_misuse_is_told() -> None:
             Watchdog(period)
 
 
+def test_a_listener_that_waits_is_refused() -> None:
+    """The thread has no loop that could run it."""
+
+    async def on_stall(stall: object) -> None: ...
+
+    with pytest.raises(TypeError, match=r"called on a thread and not awaited, .*on_stall.* is async"):
+        Watchdog(on_stall=on_stall)
+
+
 @virtual_time
 async def test_virtual_time_is_not_watched() -> None:
     """In a loop that skips time there is no thread, and a day passes as ever."""
