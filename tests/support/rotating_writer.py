@@ -9,6 +9,10 @@ import gzip
 import os
 import shutil
 import sys
+import time
+
+LATE = 7
+"""Lines that a writer adds to a renamed file when the new one is there."""
 
 
 class Rotator:
@@ -17,10 +21,24 @@ class Rotator:
     def __init__(self, path: str) -> None:
         self.path = path
         self.generation = 0
+        self.number = 0
+        self.begun = 0
+        """Files that were begun before this one."""
         self.out = self.open(path)
 
     def open(self, path: str) -> int:
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+
+    def write(self, count: int) -> None:
+        """Write lines."""
+        for _ in range(count):
+            # In two writes now and then: a line without its end is no line yet.
+            text = f'{{"n":{self.number},"generation":{self.begun}}}\n'.encode()
+            middle = 7 if self.number % 5 == 0 else len(text)
+            os.write(self.out, text[:middle])
+            if text[middle:]:
+                os.write(self.out, text[middle:])
+            self.number += 1
 
     def shift(self) -> None:
         """Rename ``PATH.1`` to ``PATH.2`` and so on."""
@@ -31,10 +49,12 @@ class Rotator:
     def renamed(self) -> None:
         self.shift()
         os.rename(self.path, f"{self.path}.1")
-        # What has the file open goes on with it for a moment.
-        os.write(self.out, b"")
+        following = self.open(self.path)
+        # What has the file open goes on with it for a moment, in which the reader looks twice.
+        time.sleep(0.005)
+        self.write(LATE)
         os.close(self.out)
-        self.out = self.open(self.path)
+        self.out = following
 
     def copied(self) -> None:
         self.shift()
@@ -73,21 +93,14 @@ def main(kind: str, path: str, rotations: int, lines: int) -> None:
     if kind == "switched":
         os.symlink(f"{path}-target-0", path)
     rotator = Rotator(path)
-    number = 0
-    for generation in range(rotations + 1):
-        for _ in range(lines):
-            # In two writes now and then: a line without its end is no line yet.
-            text = f'{{"n":{number},"generation":{generation}}}\n'.encode()
-            middle = 7 if number % 5 == 0 else len(text)
-            os.write(rotator.out, text[:middle])
-            if text[middle:]:
-                os.write(rotator.out, text[middle:])
-            number += 1
-        if generation < rotations:
-            if not generation or kind not in ("renamed", "copied"):
-                sys.stdin.readline()
-            getattr(rotator, kind)()
-    sys.stdout.write(f"{number}\n")
+    while rotator.begun < rotations:
+        rotator.write(lines - LATE if kind == "renamed" else lines)
+        if not rotator.begun or kind not in ("renamed", "copied"):
+            sys.stdin.readline()
+        getattr(rotator, kind)()
+        rotator.begun += 1
+    rotator.write(lines)
+    sys.stdout.write(f"{rotator.number}\n")
 
 
 if __name__ == "__main__":
