@@ -8,7 +8,6 @@ itself may lose what is under way when it breaks or is flooded.
 
 import asyncio
 import contextlib
-import os
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -44,14 +43,15 @@ PAIRS: list[Any] = [
 ]
 """The classes of the pairs."""
 
-LONG = bool(os.environ.get("NEXUS_LONG"))
-"""Whether to break links 50 times instead of a few."""
+LONG = [pytest.mark.slow, pytest.mark.timeout(300)]
+"""The marks of a long form."""
 
 
 @pytest.fixture(params=PAIRS, ids=lambda pair: pair.name)
 async def pair(request: pytest.FixtureRequest) -> AsyncIterator[Any]:
     """A transport with its counterpart running."""
-    async with asyncio.timeout(50), request.param() as pair:
+    patience = 290 if request.node.get_closest_marker("slow") else 50
+    async with asyncio.timeout(patience), request.param() as pair:
         yield pair
 
 
@@ -356,7 +356,8 @@ async def test_the_link_is_announced(pair: Any) -> None:
     assert sender.link == seen[-1]
 
 
-async def test_a_peer_that_dies_and_comes_back(pair: Any) -> None:
+@pytest.mark.parametrize("times", [3, pytest.param(50, marks=LONG)])
+async def test_a_peer_that_dies_and_comes_back(pair: Any, times: int) -> None:
     """After each break the link is announced as down, mends by itself, and data flows again in order."""
     if not pair.can_break:
         pytest.skip(f"{pair.name} has no peer that could die")
@@ -370,7 +371,7 @@ async def test_a_peer_that_dies_and_comes_back(pair: Any) -> None:
 
         receiving = asyncio.ensure_future(receive())
         number = 0
-        for _ in range(50 if LONG else 3):
+        for _ in range(times):
             for _ in range(10):
                 await sender.send({"n": (number := number + 1)})
             await pair.break_link()
@@ -391,7 +392,7 @@ async def test_a_peer_that_dies_and_comes_back(pair: Any) -> None:
         assert got == sorted(got)
     else:
         assert sorted(set(got)) == list(range(1, number + 1))
-    assert sender.counts.ups + receiver.counts.ups >= 4
+    assert sender.counts.ups + receiver.counts.ups > times
 
 
 async def test_names_say_no_secret(pair: Any) -> None:
