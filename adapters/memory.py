@@ -131,7 +131,10 @@ class MemoryReceiver(Receiver[T]):
         self._topic = _Topic.of(self.config.topic)
 
     async def give(self, payload: bytes) -> None:
-        """Take a frame from a sender; wait while there is no room."""
+        """Take a frame from a sender, or count it if it is too large; wait while there is no room."""
+        if len(payload) > self.config.max_size:
+            self._count_bad("size")
+            return
         if not self._inbox.offer(payload, meta := {"topic": self.config.topic}):
             await self._inbox.put(payload, meta)
 

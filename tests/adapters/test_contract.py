@@ -218,8 +218,12 @@ async def test_a_frame_that_is_too_large_is_refused(pair: Any) -> None:
         await pair.ready(sender, receiver)
         with pytest.raises(PackerError, match="1000 are allowed"):
             await sender.send("x" * 1001)
+        await pair.raw(b'"' + b"x" * 1001 + b'"')
         await sender.send({"n": 1})
         assert (await receiver.receive())[0] == {"n": 1}
+        while not receiver.counts.bad:  # noqa: ASYNC110 - it came by a connection of its own
+            await asyncio.sleep(0.01)
+        assert receiver.counts.bad == {"size": 1}
 
 
 async def test_wrong_send_options_are_told(pair: Any) -> None:
