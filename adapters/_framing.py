@@ -62,6 +62,13 @@ class Framer(Protocol):
         """
         ...
 
+    def cut(self) -> None:
+        """Count what is unfinished, a line as well, as rejected; then be ready for another stream.
+
+        Of a line that is skipped, it is known already.
+        """
+        ...
+
     def pack(self, frame: bytes) -> bytes:
         """Give a frame as it goes into the stream.
 
@@ -155,6 +162,11 @@ class LineFramer:
             return []
         return [last]
 
+    def cut(self) -> None:
+        if self._tail and not self._skipping:
+            _count(self.rejected, "cut")
+        self.reset()
+
     def pack(self, frame: bytes) -> bytes:
         _check_size(frame, self.max_size)
         packed = frame + self.terminator
@@ -199,10 +211,13 @@ class FixedFramer:
         return [stream[at : at + size] for at in range(0, whole, size)]
 
     def finish(self) -> list[bytes]:
+        self.cut()
+        return []
+
+    def cut(self) -> None:
         if self._tail:
             _count(self.rejected, "cut")
         self.reset()
-        return []
 
     def pack(self, frame: bytes) -> bytes:
         if len(frame) != self.size:
@@ -284,10 +299,13 @@ class LengthFramer:
         return frames
 
     def finish(self) -> list[bytes]:
+        self.cut()
+        return []
+
+    def cut(self) -> None:
         if self._tail:
             _count(self.rejected, "cut")
         self.reset()
-        return []
 
     def pack(self, frame: bytes) -> bytes:
         _check_size(frame, self.max_size)

@@ -114,7 +114,7 @@ class Intake(Stream):
                 self._rest.extend(self._framer.finish())
                 await self._hand_rest()
         finally:
-            self._framer.finish()  # what was cut is counted
+            self._framer.cut()
             self._shared.forget(self)
             if self._rest:
                 self._inbox.drop("stopped", count=len(self._rest))

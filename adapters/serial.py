@@ -220,9 +220,8 @@ class SerialReceiver(Receiver[T]):
                 await self._read(tap)
             finally:
                 tap.close()
-                if self._framer.unfinished:
-                    self._count_bad("cut")
-                self._framer.reset()
+                self._framer.cut()
+                self._count_rejected()
 
     async def _read(self, tap: Tap) -> None:
         framer = self._framer

@@ -54,6 +54,13 @@ class Server:
                 await writer.wait_closed()
 
 
+def reset(writer: asyncio.StreamWriter) -> None:
+    """End a connection with a reset."""
+    sock = writer.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    writer.transport.abort()
+
+
 def receiver_of(port: int, **options: Any) -> TcpReceiver[bytes]:
     return TcpReceiver(TcpConfig(host="127.0.0.1", port=port, **options), bytes_unpacker)
 
@@ -135,13 +142,46 @@ async def test_after_a_reset_it_connects_again() -> None:
         _, writer = await server.peers.get()
         writer.write(b"one\n")
         assert (await receiver.receive())[0] == b"one"
-        sock = writer.get_extra_info("socket")
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-        writer.transport.abort()
+        reset(writer)
         _, writer = await server.peers.get()
         writer.write(b"two\n")
         assert (await receiver.receive())[0] == b"two"
         assert receiver.counts.ups == 2
+
+
+@pytest.mark.parametrize("listens", [False, True])
+@pytest.mark.parametrize("frame", ["line", "length"])
+async def test_a_frame_that_a_reset_cuts_is_counted(frame: str, listens: bool) -> None:
+    """Half a frame is none when the connection is lost within it; it is counted, for client and server."""
+    whole, half = (b"whole\n", b"hal") if frame == "line" else (b"\0\0\0\5whole", b"\0\0\0\5hal")
+    async with (
+        Server() as server,
+        receiver_of(0 if listens else server.port, frame=frame, listen=listens) as receiver,
+    ):
+        if listens:
+            _, writer = await asyncio.open_connection("127.0.0.1", receiver.port)
+        else:
+            _, writer = await server.peers.get()
+        writer.write(whole + half)
+        assert (await receiver.receive())[0] == b"whole"
+        reset(writer)
+        while not receiver.counts.bad:  # noqa: ASYNC110 - the system tells it by and by
+            await asyncio.sleep(0.01)
+        assert receiver.counts.bad == {"cut": 1}
+
+
+async def test_a_line_that_a_stop_cuts_is_counted() -> None:
+    """Once, however long it is: one that is too long is no frame already."""
+    for tail, why in ((b"hal", "cut"), (b"x" * 2000, "size")):
+        async with Server() as server:
+            receiver = receiver_of(server.port, max_size=1000)
+            await receiver.connected(5)
+            _, writer = await server.peers.get()
+            writer.write(b"whole\n" + tail)
+            assert (await receiver.receive())[0] == b"whole"
+            await asyncio.sleep(0.01)
+            await receiver.stop()
+            assert receiver.counts.bad == {why: 1}
 
 
 async def test_the_last_line_needs_no_end() -> None:
