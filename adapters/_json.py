@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import re
-from itertools import islice
+from itertools import accumulate, count
+from operator import sub
 from typing import Any
 
 import orjson
@@ -30,8 +30,8 @@ MAX_NODES = 10_000
 """Values, all levels together."""
 
 _HUGE = float(2**63)
-# A string, closed or not, is one token; the rest of what matters are the marks between strings.
-_TOKENS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[][{},]', re.DOTALL)
+_BRACKETS = bytes.maketrans(b"[{]}", b"\2\2\0\0")
+_OTHERS = bytes(set(range(256)) - set(b"[{]}"))
 
 
 class JSONFault(ValueError):
@@ -49,24 +49,27 @@ class JSONFault(ValueError):
 def refuse_wide(data: bytes, *, max_depth: int = MAX_DEPTH, max_nodes: int = MAX_NODES) -> None:
     """Refuse what has far too many values before it is read, so that no memory is spent on it.
 
-    What passes has at most five times `max_nodes` values. Worth the call for more bytes than twice
-    `max_nodes`: each value takes two.
+    What has up to twice `max_nodes` values passes, and what has more than four times as many does not. Worth
+    the call for more bytes than twice `max_nodes`: each value takes two.
 
     Raises:
         JSONFault: ``depth`` or ``nodes``.
     """
     if data.count(b",") + opens(data) < max_nodes:
         return
-    tokens = 5 * max_nodes  # a value brings a comma, two brackets and, with its key, two strings at most
-    if next(islice(_TOKENS.finditer(data), tokens, None), None) is None:
-        return
-    depth = 0
-    for token in islice(_TOKENS.finditer(data), tokens):
-        mark = token[0]
-        depth += (mark in (b"[", b"{")) - (mark in (b"]", b"}"))
-        if depth > max_depth:
+    if data.find(b"\\") >= 0:
+        # The quotes that stay begin and end texts. Of the same length: that is faster than leaving out.
+        data = data.replace(b"\\\\", b"__").replace(b'\\"', b"__")
+    most = 2 * max_nodes
+    quotes = 4 * most  # a value brings two texts at most, itself and its key
+    parts = data.split(b'"', quotes + 1)
+    marks = b"".join(parts[::2])
+    # A value has a comma before it or is the first of a list or an object, and each of these is a value.
+    if len(parts) > quotes + 1 or marks.count(b",") >= most or opens(marks) > most:
+        steps = marks.translate(_BRACKETS, _OTHERS)[:most]
+        if max(map(sub, accumulate(steps), count(1)), default=0) > max_depth:
             raise _too_deep(max_depth)
-    raise _too_many(max_nodes)
+        raise _too_many(max_nodes)
 
 
 def opens(data: bytes) -> int:

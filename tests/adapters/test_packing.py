@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from memory_use import resident
 
 from nexus.adapters import _msgpack, _typed
+from nexus.adapters._json import JSONFault, refuse_wide
 from nexus.adapters.packing import (
     BytesPacker,
     BytesUnpacker,
@@ -349,6 +350,32 @@ def test_limits_are_reached_before_they_are_exceeded(space: str) -> None:
             unpack(payload, **{name: limit - 1 for name, limit in limits.items()})
     with pytest.raises(ConfigError, match="max_nodes is 0"):
         JSONUnpacker(max_nodes=0)
+
+
+def nodes(value: Any) -> int:
+    """Count the values, all levels together."""
+    below = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return 1 + sum(map(nodes, below))
+
+
+JSON_VALUES = st.recursive(
+    st.integers(0, 9) | st.text('\\",:[]{}n', max_size=6),
+    lambda inner: (
+        st.lists(inner, max_size=5) | st.dictionaries(st.text('\\",:[]{}n', max_size=3), inner, max_size=5)
+    ),
+)
+
+
+@given(JSON_VALUES, st.integers(1, 20))
+def test_the_look_ahead_is_right(value: Any, most: int) -> None:
+    """What is refused has more than twice as many values as are allowed, and what passes up to four times."""
+    data = json.dumps(value).encode()
+    try:
+        refuse_wide(data, max_nodes=most)
+    except JSONFault:
+        assert nodes(value) > 2 * most
+    else:
+        assert nodes(value) <= 4 * most
 
 
 def test_large_and_good_is_read() -> None:
