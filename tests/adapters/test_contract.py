@@ -47,6 +47,10 @@ LONG = [pytest.mark.slow, pytest.mark.timeout(300)]
 """The marks of a long form."""
 
 
+TURNS = [0, 1, 2, 3, 5, 8, 13]
+"""Turns of the event loop after which something is cancelled."""
+
+
 @pytest.fixture(params=PAIRS, ids=lambda pair: pair.name)
 async def pair(request: pytest.FixtureRequest) -> AsyncIterator[Any]:
     """A transport with its counterpart running."""
@@ -63,6 +67,14 @@ async def receive_until(receiver: Any, last: object) -> list[Any]:
         if data == last:
             break
     return got
+
+
+async def cancel_after(task: "asyncio.Future[Any]", turns: int) -> None:
+    """Cancel a task after some turns of the event loop, and wait for its end."""
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task])
 
 
 async def test_order_is_kept(pair: Any) -> None:
@@ -332,18 +344,74 @@ async def test_cancelled_sends_were_sent_or_not(pair: Any) -> None:
         assert sent <= set(got)
 
 
-@pytest.mark.parametrize("turns", [0, 1, 2, 3, 5, 8, 13])
+@pytest.mark.parametrize("turns", TURNS)
 async def test_cancelled_starts_and_stops_leave_nothing(pair: Any, turns: int) -> None:
     """A start or a stop that is cancelled after any number of turns leaves nothing that stop does not end."""
     for half in (pair.receiver(), pair.sender()):
         for method in (half.start, half.stop):
-            task = asyncio.ensure_future(method())
-            for _ in range(turns):
-                await asyncio.sleep(0)
-            task.cancel()
-            await asyncio.wait([task])
+            await cancel_after(asyncio.ensure_future(method()), turns)
         await half.stop()
         assert not half.is_started
+
+
+@pytest.mark.parametrize("turns", TURNS)
+async def test_cancelled_batches_lose_nothing(pair: Any, turns: int) -> None:
+    """However often a `receive_many` is cancelled, each item is received once, and in order."""
+    count = 30
+    async with pair.receiver() as receiver, pair.sender() as sender:
+        await pair.ready(sender, receiver)
+        got: list[int] = []
+        for number in range(count):
+            task = asyncio.ensure_future(receiver.receive_many(4))
+            await sender.send({"n": number})
+            await cancel_after(task, turns)
+            if not task.cancelled():
+                got += [data["n"] for data, _ in task.result()]
+        while len(got) < count:
+            got += [data["n"] for data, _ in await receiver.receive_many(4)]
+        assert got == list(range(count))
+
+
+@pytest.mark.parametrize("turns", TURNS)
+async def test_cancelled_deliveries_went_or_not(pair: Any, turns: int) -> None:
+    """What `deliver` returned for arrives; what was cancelled arrives at most once, and nothing waits on."""
+    count = 30
+    async with pair.receiver() as receiver, pair.sender() as sender:
+        await pair.ready(sender, receiver)
+        receiving = asyncio.ensure_future(receive_until(receiver, {"n": count}))
+        delivered: set[int] = set()
+        for number in range(count):
+            task = asyncio.ensure_future(sender.deliver({"n": number}))
+            await cancel_after(task, turns)
+            if not task.cancelled():
+                task.result()
+                delivered.add(number)
+        await sender.deliver({"n": count})
+        got = [data["n"] for data in await receiving]
+        assert await sender.flush(10)
+        assert sender.counts.waiting == 0
+    assert got == sorted(set(got))
+    if not pair.lossy:
+        assert delivered <= set(got)
+
+
+@pytest.mark.parametrize("turns", TURNS)
+async def test_cancelled_waits_disturb_nothing(pair: Any, turns: int) -> None:
+    """A `connected` or a `flush` that is cancelled leaves the half as it was; the next one waits as ever."""
+    async with pair.receiver() as receiver:
+        sender = pair.sender()
+        for half in (sender, receiver):
+            await cancel_after(asyncio.ensure_future(half.connected()), turns)
+        await pair.ready(sender, receiver)
+        receiving = asyncio.ensure_future(receive_until(receiver, {"n": 29}))
+        for number in range(30):
+            await sender.send({"n": number})
+            await cancel_after(asyncio.ensure_future(sender.flush()), turns)
+        assert await sender.flush(10)
+        assert [data["n"] for data in await receiving] == list(range(30))
+        assert not sender._backlog._empty
+        assert not sender._link._waiters
+        await sender.stop()
 
 
 async def test_the_link_is_announced(pair: Any) -> None:
