@@ -33,8 +33,9 @@ __all__ = ["DealerWire", "RouterWire", "ZmqDialler", "ZmqDoor", "dialler", "door
 
 logger = logging.getLogger(__name__)
 
-HWM: Final = 4
-"""Messages that libzmq holds for a peer, and from one."""
+HWM: Final = 8
+"""Messages that libzmq holds for a peer, and from one: a few, for nothing overtakes them. It wakes who sends
+each time half of them have gone, which a lone event may have to wait for."""
 BUFFER: Final = 64 * 1024
 """Bytes that the operating system holds of what is sent."""
 FULL: Final = 1024
