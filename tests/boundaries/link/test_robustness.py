@@ -238,9 +238,14 @@ class PeersMachine(RuleBasedStateMachine):
         if side.peer.outflow.push(priority, orjson.dumps([self.number, "t", None])):
             side.pushed.setdefault(priority, []).append(self.number)
 
-    @rule(at=st.integers(0, 1))
-    def send(self, at: int) -> None:
-        self.wires[at] += self.sides[at].peer.output(self.now)
+    @rule(at=st.integers(0, 1), straight=st.booleans())
+    def send(self, at: int, straight: bool = False) -> None:
+        """Send what there is to say, or a lone event the straight way, if it is one."""
+        peer = self.sides[at].peer
+        if straight and (frame := peer.lone(self.now)) is not None:
+            self.wires[at].append(frame)
+        else:
+            self.wires[at] += peer.output(self.now)
 
     @rule(at=st.integers(0, 1), data=st.data())
     def arrive(self, at: int, data: st.DataObject) -> None:
