@@ -295,7 +295,11 @@ CONTESTS = (
         },
         full={"pings": 3_000},
         quick={"pings": 100},
-        targets=(Target(ZMQ, RAW_ZMQ, at_most=1.3), Target(TCP, RAW_TCP, at_most=1.3)),
+        targets=(
+            Target(ZMQ, RAW_ZMQ, at_most=1.3),
+            Target(TCP, RAW_ZMQ, at_most=1.3),
+            Target(TCP, RAW_TCP, at_most=1.3),
+        ),
     ),
 )
 
