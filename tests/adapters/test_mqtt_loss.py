@@ -31,7 +31,7 @@ class Form:
 
 
 FORMS = [
-    pytest.param(Form(1_000, 5, 3), id="short"),
+    pytest.param(Form(10_000, 5, 5), id="short"),
     pytest.param(Form(300, 3, 2, "websockets"), id="websockets"),
     pytest.param(Form(20_000, 50, 20), id="long", marks=[pytest.mark.slow, pytest.mark.timeout(600)]),
     pytest.param(Form(100_000, 50, 50), id="longest", marks=[pytest.mark.slow, pytest.mark.timeout(600)]),
@@ -140,7 +140,7 @@ async def test_qos_1_loses_nothing(
     line = {"law": f"mqtt qos 1, MQTT {protocol}", "offered": form.messages, "lost": len(lost)}
     line |= {"delivered": len(set(handled)), "duplicated": len(handled) - len(set(handled))}
     line |= attrs.asdict(form) | {"wall_s": round(time.monotonic() - began, 1)}
-    if form.messages > 1000:
+    if form.messages > 10_000:
         with capsys.disabled():
             sys.stdout.write(f"\n{json.dumps(line)}\n")
     assert lost == set(), line
