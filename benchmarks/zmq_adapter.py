@@ -1,7 +1,8 @@
 """Data from a ZMQ sender in one process to a receiver in another, adapters alone, without a nexus.
 
 Each package packs and unpacks JSON with its own packers. heisskleber cannot do without a broker: both go
-through libzmq's own proxy, on a thread of the receiving process; we once more without it.
+through libzmq's own proxy, on a thread of the receiving process; we once more without it, and that again
+encrypted by CURVE.
 """
 
 from __future__ import annotations
@@ -18,31 +19,34 @@ from benchmarks._harness import OURS, ROOT, Contest, Outcome, Target, peer
 
 PEER = "heisskleber"
 DIRECT = f"{OURS}, no broker"
+CURVE = f"{OURS}, no broker, CURVE"
 END = -1
 
 
-def _adapter(package: str, ports: tuple[int, int], *, receives: bool) -> Any:
-    """Make a sender or a receiver of the package."""
+def _adapter(package: str, ports: tuple[int, int], key: str, *, receives: bool) -> Any:
+    """Make a receiver with its secret key, or a sender with the receiver's public key, of the package."""
     if package == PEER:
         module = peer("heisskleber.zmq", PEER)
         config = module.ZmqConf(publisher_port=ports[0], subscriber_port=ports[1])
     else:
         module = peer("nexus.adapters.zmq", OURS)
         config = module.ZmqConfig(publisher_port=ports[0], subscriber_port=ports[1])
-        if package == DIRECT:
+        if package in (DIRECT, CURVE):
             config = config.with_options(pattern="pubsub", port=ports[0], bind=receives)
+        if package == CURVE:
+            config = config.with_options(**{"curve_secret" if receives else "curve_server": key})
     return module.ZmqReceiver(config, "t") if receives else module.ZmqSender(config)
 
 
 async def _receive(package: str, messages: int) -> Outcome:
     """Count what comes from the far sender until it says that it has sent all."""
-    with_broker = _proxy if package != DIRECT else _no_proxy
-    async with with_broker() as ports:
-        receiver = _adapter(package, ports, receives=True)
+    public, secret = (key.decode() for key in peer("zmq", "pyzmq").curve_keypair())
+    between = _no_proxy if package in (DIRECT, CURVE) else _proxy
+    async with between() as ports:
+        receiver = _adapter(package, ports, secret, receives=True)
         await receiver.start()
-        far = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "benchmarks.zmq_adapter", package, *map(str, ports), str(messages), cwd=ROOT
-        )
+        command = ("-m", "benchmarks.zmq_adapter", package, *map(str, ports), public, str(messages))
+        far = await asyncio.create_subprocess_exec(sys.executable, *command, cwd=ROOT)
         try:
             await receiver.receive()
             start, count, last = perf_counter(), 0, 0.0
@@ -96,9 +100,9 @@ async def _no_proxy() -> AsyncIterator[tuple[int, int]]:
     yield port, port
 
 
-async def _send(package: str, ports: tuple[int, int], messages: int) -> None:
+async def _send(package: str, ports: tuple[int, int], key: str, messages: int) -> None:
     """Send, as fast as the package lets one, in a process of its own."""
-    sender = _adapter(package, ports, receives=False)
+    sender = _adapter(package, ports, key, receives=False)
     await sender.start()
     # heisskleber cannot tell when it is connected.
     await (asyncio.sleep(0.5) if package == PEER else sender.subscribed("t", 10))
@@ -118,14 +122,18 @@ CONTESTS = (
         name="zmq_adapter.rate",
         title="data received from a sender in another process, PUB/SUB and JSON",
         figures={"rate": "messages/s"},
-        contestants={OURS: _of(OURS), DIRECT: _of(DIRECT), PEER: _of(PEER, 0.2)},
+        contestants={OURS: _of(OURS), DIRECT: _of(DIRECT), CURVE: _of(CURVE), PEER: _of(PEER, 0.2)},
         full={"messages": 200_000},
         quick={"messages": 1_000},
-        targets=(Target(OURS, PEER, at_least=5), Target(DIRECT, PEER, at_least=5)),
+        targets=(
+            Target(OURS, PEER, at_least=5),
+            Target(DIRECT, PEER, at_least=5),
+            Target(CURVE, DIRECT, at_least=0.7),
+        ),
     ),
 )
 
 
 if __name__ == "__main__":
-    package, publishers, subscribers, count = sys.argv[1:]
-    asyncio.run(_send(package, (int(publishers), int(subscribers)), int(count)))
+    package, publishers, subscribers, key, count = sys.argv[1:]
+    asyncio.run(_send(package, (int(publishers), int(subscribers)), key, int(count)))
