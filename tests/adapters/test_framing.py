@@ -29,6 +29,8 @@ streams = st.lists(st.sampled_from([b"a", b"b", b"\r", b"\n", b"\r\n", b"aab", b
     b"".join
 )
 frames = st.lists(st.binary(max_size=20), max_size=20)
+chances = st.builds(random.Random, st.integers(0, 2**32))
+"""Seeded: Hypothesis would draw each number by itself, and give up at some hundred."""
 
 
 def pieces(stream: bytes, rng: random.Random, longest: int = 9) -> list[bytes]:
@@ -109,7 +111,7 @@ def test_any_bytes_in_any_pieces_give_the_same_frames(
     trials.judge()
 
 
-@given(streams, terminators, st.integers(1, 10), st.randoms(use_true_random=False))
+@given(streams, terminators, st.integers(1, 10), chances)
 def test_lines_do_not_depend_on_the_pieces(
     stream: bytes, terminator: bytes, max_size: int, rng: random.Random
 ) -> None:
@@ -119,7 +121,7 @@ def test_lines_do_not_depend_on_the_pieces(
     assert (found, framer.rejected.get("size", 0)) == lines_of(stream, terminator, max_size)
 
 
-@given(frames, terminators, st.randoms(use_true_random=False))
+@given(frames, terminators, chances)
 def test_packed_lines_come_back(lines: list[bytes], terminator: bytes, rng: random.Random) -> None:
     """What `pack` takes comes back; what it refuses would not have."""
     framer, stream, sent = LineFramer(terminator), b"", []
@@ -133,7 +135,7 @@ def test_packed_lines_come_back(lines: list[bytes], terminator: bytes, rng: rand
     assert feed_all(framer, pieces(stream, rng)) == sent
 
 
-@given(frames, st.integers(1, 8), st.sampled_from(ORDERS), st.randoms(use_true_random=False))
+@given(frames, st.integers(1, 8), st.sampled_from(ORDERS), chances)
 def test_packed_lengths_come_back(
     sent: list[bytes], width: int, order: ByteOrder, rng: random.Random
 ) -> None:
@@ -143,7 +145,7 @@ def test_packed_lengths_come_back(
     assert framer.rejected == {}
 
 
-@given(st.lists(st.binary(min_size=3, max_size=3)), st.randoms(use_true_random=False))
+@given(st.lists(st.binary(min_size=3, max_size=3)), chances)
 def test_packed_fixed_frames_come_back(sent: list[bytes], rng: random.Random) -> None:
     """Frames of one size come back from any cut."""
     framer = FixedFramer(3)
