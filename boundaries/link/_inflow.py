@@ -97,6 +97,12 @@ class _Lane:
         self.bytes -= sum(size for _, size in self.held.values())
         self.held.clear()
 
+    def take(self, count: int, size: int) -> None:
+        """Note that the next events are given, of so many bytes."""
+        self.expected += count
+        self.given.append((count, size))
+        self.bytes += size
+
     def let_go(self, count: int) -> None:
         """Count the bytes of events that are accepted no more."""
         given = self.given
@@ -192,9 +198,7 @@ class Inflow:
             and not lane.held
             and (not lane.given or self._has_room(lane, size))
         ):  # the usual case: all of it is next, and was granted
-            lane.expected += count
-            lane.given.append((count, size))
-            lane.bytes += size
+            lane.take(count, size)
             return frame
         end = frame.first + len(frame)
         first = min(max(frame.first, lane.expected), end)
@@ -220,9 +224,7 @@ class Inflow:
         if first > lane.expected:
             self._hold(lane, first, rows)
             return []
-        lane.expected += count
-        lane.given.append((count, size))
-        lane.bytes += size
+        lane.take(count, size)
         if is_enough:
             return frame
         return rows + self._released(lane)

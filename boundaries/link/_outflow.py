@@ -471,12 +471,7 @@ class Outflow:
         waiting, flight = lane.waiting, lane.flight
         most = min(len(waiting), limit - first + 1, FRAME_EVENTS)
         is_plain = self.keeps and not lane.deadlines
-        if is_plain and most == 1:
-            row = waiting.popleft()
-            flight.append(row)
-            rows.append(row)
-            size = len(row)
-        elif is_plain:
+        if is_plain:
             room = min(room, FRAME_BYTES)
             rows = list(islice(waiting, most))
             size = sum(map(len, rows))

@@ -184,12 +184,10 @@ class Writer:
     def _write(self, send_nowait: Callable[[bytes], bool]) -> None:
         """Send what may go, as far as the wire has room; the rest is left to `run`."""
         acked = self._must_ack
-        frames: Iterator[bytes] = iter(())
-        if acked or (frame := self._peer.lone(self._clock())) is None:
-            frames = self._output()
-            frame = next(frames, None)
+        lone = None if acked else self._peer.lone(self._clock())
+        frames = self._output() if lone is None else iter((lone,))
         self._collected = 0
-        while frame is not None:
+        for frame in frames:
             try:
                 is_sent = send_nowait(frame)
             except (ConnectionError, BadCall):
@@ -198,7 +196,6 @@ class Writer:
                 self._frames = chain((frame,), frames)
                 self._wake.set()
                 return
-            frame = next(frames, None)
         self._is_stalled = self._peer.outflow.is_stalled
         self._wrote = True
         if self._is_quiet:
